@@ -1,0 +1,3 @@
+"""A mint for quantized language models."""
+
+__version__ = "0.1.0"
