@@ -1,0 +1,1 @@
+"""The content-addressed store, and all that a puller needs; no Dagster, MLflow or torch."""

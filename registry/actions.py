@@ -1,0 +1,109 @@
+"""The action cache: what was made from what, so that equal work is never done twice.
+
+key = digest of (action, input digests, tool identity, arguments that change the output);
+value = output digests and the facts that were learned while making them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from quantmint import names
+from quantmint.errors import IntegrityError, UserError
+from quantmint.files import canonical_json, digest_of, write_whole
+from quantmint.registry.store import Blob, Store
+from quantmint.registry.trees import load_tree, tree_is_whole
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """One deterministic step.
+
+    `inputs` are digests by role, `tools` the identities of the programs that do the work,
+    `arguments` whatever else changes the output (never paths, threads or times).
+    """
+
+    name: str
+    inputs: Mapping[str, str]
+    tools: Mapping[str, str]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The digest that names this action."""
+        return digest_of(
+            [FORMAT, self.name, dict(self.inputs), dict(self.tools), dict(self.arguments)]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What an action made: objects by role, which of them list a folder, and plain facts."""
+
+    outputs: Mapping[str, Blob] = field(default_factory=dict)
+    trees: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    cached: bool = False
+
+
+def lookup(store: Store, action: Action) -> Outcome | None:
+    """Return the recorded outcome if every byte that it names is in the store, else None."""
+    path = store.actions / f"{action.key}.json"
+    try:
+        outcome = _parse(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, UserError):
+        path.unlink(missing_ok=True)  # a record that can't be read is only work to do again
+        return None
+    for role, blob in outcome.outputs.items():
+        if not store.has(blob):
+            return None
+        if role in outcome.trees and not _whole(store, blob):
+            return None
+    return outcome
+
+
+def perform(store: Store, action: Action, make: Callable[[], Outcome]) -> Outcome:
+    """Return the outcome of `action`, from the cache or by calling `make` once."""
+    known = lookup(store, action)
+    if known is not None:
+        return known
+    outcome = make()
+    record = {
+        "format": FORMAT,
+        "action": action.name,
+        "inputs": dict(action.inputs),
+        "tools": dict(action.tools),
+        "arguments": dict(action.arguments),
+        "outputs": {role: [b.sha256, b.size] for role, b in outcome.outputs.items()},
+        "trees": list(outcome.trees),
+        "facts": dict(outcome.facts),
+    }
+    write_whole(store.actions / f"{action.key}.json", canonical_json(record))
+    return outcome
+
+
+def _parse(data: bytes) -> Outcome:
+    value = json.loads(data)
+    outputs = {
+        role: Blob(names.digest(sha), int(size)) for role, (sha, size) in value["outputs"].items()
+    }
+    return Outcome(
+        outputs=outputs,
+        trees=tuple(value["trees"]),
+        facts=dict(value["facts"]),
+        cached=True,
+    )
+
+
+def _whole(store: Store, blob: Blob) -> bool:
+    try:
+        return tree_is_whole(store, load_tree(store, blob))
+    except IntegrityError:
+        return False

@@ -1,0 +1,110 @@
+"""The command line: which commands there are, loading each only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final, NamedTuple
+
+import click
+
+from quantmint.errors import UserError
+
+
+class Entry(NamedTuple):
+    """One command: the module that holds it under its own name, and its line in `--help`."""
+
+    module: str
+    help: str
+    needs_build: bool = False
+
+
+# `--help` prints these lines without importing a single command.
+COMMANDS: Final = {
+    "models": Entry(
+        "quantmint.pipelines.commands.models", "List the models that can be built.", True
+    ),
+    "plan": Entry(
+        "quantmint.pipelines.commands.plan",
+        "Print what building a model would do, and the disk it needs.",
+        True,
+    ),
+    "build": Entry(
+        "quantmint.pipelines.commands.build", "Build and test a model's variants.", True
+    ),
+    "kernels": Entry(
+        "quantmint.pipelines.commands.kernels", "List or build the kernels of the matrix.", True
+    ),
+    "ui": Entry(
+        "quantmint.pipelines.commands.ui", "Serve the Dagster and MLflow pages on loopback.", True
+    ),
+    "doctor": Entry(
+        "quantmint.pipelines.commands.doctor",
+        "Say what this machine has and lacks, with the command that mends it.",
+        True,
+    ),
+    "inspect": Entry(
+        "quantmint.registry.commands.inspect", "Check a GGUF file and print its facts."
+    ),
+    "verify": Entry("quantmint.registry.commands.verify", "Hash every object of the store again."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import one command.
+
+        Raises:
+            UserError: it belongs to the mint, which is not installed.
+        """
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        try:
+            module = importlib.import_module(entry.module)
+        except ModuleNotFoundError as error:
+            if not entry.needs_build or (error.name or "").startswith("quantmint"):
+                raise
+            raise UserError(
+                f"`quantmint {cmd_name}` belongs to the mint, and {error.name} is not installed",
+                mend="CMAKE_ARGS=-DLLAMA_BUILD=OFF pip install 'quantmint[build]'",
+            ) from error
+        command = getattr(module, cmd_name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the table of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or name the nearest one."""
+        from quantmint.errors import nearest
+
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise UserError(
+                f"there is no command {args[0][:40]!r}{nearest(args[0], COMMANDS)}",
+                mend="quantmint --help",
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="quantmint")
+def cli() -> None:
+    """A mint for quantized language models.
+
+    Converts a checkpoint to GGUF, quantizes it to every variant, tests each variant on native
+    kernels, and publishes only what passed.
+
+    State lives below QUANTMINT_HOME. Exit codes: 2 you, 3 the source, 4 the build, 5 integrity,
+    6 the registry, 70 a bug.
+    """
