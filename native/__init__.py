@@ -1,0 +1,1 @@
+"""llama.cpp: pinned source, kernel matrix, CMake + ninja builds, tools in child processes."""
