@@ -1,0 +1,35 @@
+"""What every stage works with: the home folder, the store, the threads and a place to report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantmint.home import Home, find_home
+from quantmint.registry.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Mint:
+    """The workshop. `report` takes one line of progress at a time."""
+
+    home: Home
+    store: Store
+    threads: int
+    report: Callable[[str], None]
+
+    def log(self, *parts: str) -> Path:
+        """Return where the whole output of one tool goes."""
+        return self.home.logs.joinpath(*parts[:-1]) / f"{parts[-1]}.log"
+
+
+def open_mint(report: Callable[[str], None]) -> Mint:
+    """Open the store of this machine's home folder, with one thread per core that we may use.
+
+    Raises:
+        UserError: the home folder can't be written.
+    """
+    home = find_home()
+    return Mint(home, Store(home.store).open(), len(os.sched_getaffinity(0)), report)
