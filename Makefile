@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 export CMAKE_ARGS := -DLLAMA_BUILD=OFF
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test lint types sizes unit ui lock clean
+.PHONY: help install demo test lint types sizes unit ui bench bench-demo bench-memory \
+        bench-ladder lock clean
 
 help:
 	@echo "make demo    build, test and show the embedded model, end to end"
@@ -43,6 +44,17 @@ sizes: install
 
 unit: install
 	$(BIN)/pytest
+
+bench: bench-demo bench-memory bench-ladder
+
+bench-demo: install
+	$(BIN)/python benchmarks/demo.py
+
+bench-memory: install
+	$(BIN)/python benchmarks/memory.py
+
+bench-ladder: install
+	$(BIN)/python benchmarks/ladder.py
 
 # Pins every dependency to what a fresh resolution gives today.
 lock:

@@ -10,6 +10,7 @@ from quantmint import names
 from quantmint.assets.mint import Mint
 from quantmint.assets.recipe import Recipe
 from quantmint.assets.source import SourceWeights
+from quantmint.errors import BuildError, IntegrityError, SourceError
 from quantmint.native import tools
 from quantmint.native.build import Bundle, converter_script
 from quantmint.native.pin import current_pin
@@ -82,9 +83,24 @@ def _convert(mint: Mint, recipe: Recipe, source: SourceWeights) -> Outcome:
     with mint.store.stage() as stage:
         target = stage / "fp16.gguf"
         log = mint.log(recipe.model, "convert")
-        tools.convert(script, folder, target, report=mint.report, log=log)
-        gguf.read(target)
+        try:
+            tools.convert(script, folder, target, report=mint.report, log=log)
+        except BuildError as error:
+            raise _tokenizer_unknown(error) or error from None
+        if not gguf.read(target).tensors:  # without weights the converter writes a vocabulary
+            raise IntegrityError("the converted file holds no tensor", mend="check the source")
         return Outcome(outputs={"fp16": mint.store.adopt(target)})
+
+
+def _tokenizer_unknown(error: BuildError) -> SourceError | None:
+    """Say in one line what the converter says in forty when it meets a tokenizer it knows not."""
+    if "pre-tokenizer was not recognized" not in error.what:
+        return None
+    return SourceError(
+        "the converter does not recognize the checkpoint's tokenizer: its files, or the class "
+        "that tokenizer_config.json names, are not those of a model it knows",
+        mend="correct tokenizer_config.json and the tokenizer's files",
+    )
 
 
 def _dequantize(mint: Mint, recipe: Recipe, source: SourceWeights, bundle: Bundle) -> Outcome:

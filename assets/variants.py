@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from quantmint.assets.convert import Converted
 from quantmint.assets.mint import Mint
 from quantmint.assets.recipe import Recipe
-from quantmint.native import tools
-from quantmint.native.build import Bundle
+from quantmint.errors import IntegrityError
+from quantmint.files import human_bytes
+from quantmint.native.build import LADDER, Bundle
 from quantmint.native.ftypes import ftype
+from quantmint.native.ladder.engine import quantize
+from quantmint.native.ladder.model import LadderOptions, Progress, VariantFile
 from quantmint.registry import gguf
-from quantmint.registry.actions import Action, Outcome, perform
+from quantmint.registry.actions import Action, Outcome, lookup, record
 from quantmint.registry.store import Blob
 
 
@@ -31,21 +34,20 @@ class Struck:
 def strike_variants(
     mint: Mint, recipe: Recipe, fp16: Converted, bundle: Bundle, variants: Sequence[str]
 ) -> Iterator[Struck]:
-    """Quantize the FP16 file to each of `variants`, one after another, as each is finished.
+    """Quantize the FP16 file to each of `variants`; those not made before in one pass over it.
 
     Raises:
-        BuildError: llama-quantize failed.
+        BuildError: the ladder engine failed.
         UserError: the disk is too small.
     """
-    for variant in variants:
-        action = Action(
-            name="quantize",
-            inputs={"fp16": fp16.blob.sha256},
-            tools={"llama.cpp": bundle.tools_digest},
-            arguments={"ftype": variant, "requantize": fp16.header.is_quantized},
-        )
-        make = partial(_strike, mint, recipe, fp16, bundle, variant)
-        outcome = perform(mint.store, action, make)
+    actions = {variant: _action(fp16, bundle, variant) for variant in variants}
+    known = {variant: lookup(mint.store, action) for variant, action in actions.items()}
+    missing = [variant for variant, outcome in known.items() if outcome is None]
+    if missing:
+        made = _climb(mint, recipe, fp16, bundle, missing)
+        known |= {v: record(mint.store, actions[v], outcome) for v, outcome in made.items()}
+    for variant, outcome in known.items():
+        assert outcome is not None
         blob = outcome.outputs["gguf"]
         yield Struck(
             variant=variant,
@@ -56,22 +58,67 @@ def strike_variants(
         )
 
 
+def _action(fp16: Converted, bundle: Bundle, variant: str) -> Action:
+    return Action(
+        name="quantize",
+        inputs={"fp16": fp16.blob.sha256},
+        tools={"llama.cpp": bundle.tools_digest},
+        arguments={"ftype": variant},
+    )
+
+
 def expected_size(fp16: Converted, variant: str) -> int:
     """Return about how many bytes a variant takes, from its nominal bits per weight."""
     return int(fp16.header.weights * ftype(variant).bits / 8) + fp16.header.data_offset
 
 
-def _strike(mint: Mint, recipe: Recipe, fp16: Converted, bundle: Bundle, variant: str) -> Outcome:
-    mint.store.require_room(int(expected_size(fp16, variant) * 1.1))
+def _climb(
+    mint: Mint, recipe: Recipe, fp16: Converted, bundle: Bundle, variants: Sequence[str]
+) -> dict[str, Outcome]:
+    """Make the variants in one pass; after a kill the folder stays, and the next run resumes."""
+    mint.store.require_room(sum(int(expected_size(fp16, name) * 1.1) for name in variants))
+    folder = mint.home.work / "ladder" / fp16.blob.sha256[:32]
+    folder.mkdir(parents=True, exist_ok=True)
+    mint.report(f"{recipe.model}: quantizing to {', '.join(variants)}")
+    files = quantize(
+        mint.store.path(fp16.blob.sha256),
+        folder,
+        variants,
+        program=bundle.tool(LADDER),
+        threads=mint.threads,
+        options=LadderOptions(source_digest=fp16.blob.sha256),
+        progress=_Ticker(mint.report),
+    )
+    outcomes = {file.variant: _take(mint, file) for file in files}
+    shutil.rmtree(folder, ignore_errors=True)
+    return outcomes
+
+
+def _take(mint: Mint, file: VariantFile) -> Outcome:
+    """Move a finished file into the store, through the strict gate."""
+    gguf.read(file.path)
     with mint.store.stage() as stage:
-        job = tools.Quantizing(
-            source=mint.store.path(fp16.blob.sha256),
-            target=stage / f"{variant}.gguf",
-            ftype=variant,
-            threads=mint.threads,
+        staged = file.path.rename(stage / file.path.name)
+        blob = mint.store.adopt(staged, size=file.size)
+    if blob.sha256 != file.sha256:
+        raise IntegrityError(
+            f"{file.variant} lies on disk with other bytes than were written",
+            mend="run the same command again; if it stays, suspect the disk or the memory",
         )
-        log = mint.log(recipe.model, f"quantize-{variant}")
-        fallbacks = tools.quantize(bundle, job, report=mint.report, log=log)
-        gguf.read(job.target)
-        blob = mint.store.adopt(job.target)
-    return Outcome(outputs={"gguf": blob}, facts={"fallbacks": fallbacks})
+    return Outcome(outputs={"gguf": blob}, facts={"fallbacks": file.fallbacks})
+
+
+class _Ticker:
+    """Reports bytes and time left every ten seconds."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._told = 0.0
+
+    def __call__(self, now: Progress) -> None:
+        if now.seconds - self._told < 10 or now.done == 0:
+            return
+        self._told = now.seconds
+        left = now.seconds * (now.total - now.done) / now.done
+        done, total = human_bytes(now.done), human_bytes(now.total)
+        self._report(f"{done} of {total} written, {left:.0f} s left")

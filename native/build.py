@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantmint.errors import BuildError
-from quantmint.files import digest_of
+from quantmint.files import digest_of, sha256_of
 from quantmint.home import Home
 from quantmint.native.kernels import Kernel
 from quantmint.native.pin import Pin, current_pin
@@ -50,6 +50,8 @@ OPTIONS = {
     "CMAKE_INSTALL_RPATH": "$ORIGIN",
     "LLAMA_BUILD_NUMBER": "0",
 }
+LADDER = "quantmint-ladder"
+QUANTIZER = Path(__file__).resolve().with_name("quantizer")
 MEMORY_PER_JOB = 1_500_000_000
 STEP = re.compile(r"\[(\d+)/(\d+)\]")
 SONAME = re.compile(r"(?P<plain>lib[\w.+-]+?\.so)(?:\.(?P<major>\d+))?(?:\.\d+)*")
@@ -91,7 +93,7 @@ def build_kernel(home: Home, store: Store, kernel: Kernel, report: Report) -> Bu
     pin, toolchain = current_pin(), find_toolchain()
     action = Action(
         name="kernel",
-        inputs={"llama.cpp": pin.sha256},
+        inputs={"llama.cpp": pin.sha256, "quantizer": quantizer_digest()},
         tools={"toolchain": toolchain.identity},
         arguments={"options": OPTIONS, "tools": list(TOOLS), "target": kernel.target},
     )
@@ -105,6 +107,12 @@ def build_kernel(home: Home, store: Store, kernel: Kernel, report: Report) -> Bu
         seconds=float(outcome.facts["seconds"]),
         cached=outcome.cached,
     )
+
+
+def quantizer_digest() -> str:
+    """Return the digest of the quantizer's sources."""
+    files = (p for p in sorted(QUANTIZER.rglob("*")) if p.suffix in {".cpp", ".h", ".txt"})
+    return digest_of([[str(p.relative_to(QUANTIZER)), sha256_of(p)] for p in files])
 
 
 def converter_script(home: Home, store: Store) -> Path:
@@ -125,20 +133,28 @@ def _build(
 ) -> Outcome:
     pin = current_pin()
     source = unpack(store, pin, home.work)
-    tree_name = f"build-{pin.sha256[:16]}-{toolchain.identity[:16]}"
-    folder = home.work / tree_name
+    folder = build_folder(home, toolchain)
     logs = home.logs / "native"
     started = time.monotonic()
-    with _alone(home.work / f"{tree_name}.lock", report):
+    with _alone(folder.with_suffix(".lock"), report):
         report(f"configuring llama.cpp {pin.commit} with {toolchain.cxx.version}")
         _configure(source, folder, toolchain, pin, logs)
         report(f"compiling kernel {kernel.name} and llama.cpp's tools")
-        _compile(folder, kernel, toolchain, report, logs)
-        tree = _collect(store, folder / "bin", kernel)
+        _compile(folder, [kernel.target, *TOOLS], toolchain, report, logs / f"{kernel.name}.log")
+        report("compiling the ladder engine")
+        ladder = folder / "quantizer"
+        configure_quantizer(source, folder / "bin", ladder, toolchain, logs)
+        _compile(ladder, [LADDER], toolchain, report, logs / "ladder.log")
+        tree = _collect(store, folder / "bin", ladder / "engine" / LADDER, kernel)
     seconds = time.monotonic() - started
     return Outcome(
         outputs={"bundle": tree.blob}, trees=("bundle",), facts={"seconds": round(seconds, 1)}
     )
+
+
+def build_folder(home: Home, toolchain: Toolchain) -> Path:
+    """Return the folder of the one build tree; it may be deleted at any time."""
+    return home.work / f"build-{current_pin().sha256[:16]}-{toolchain.identity[:16]}"
 
 
 @contextmanager
@@ -180,11 +196,32 @@ def _configure(source: Path, folder: Path, chain: Toolchain, pin: Pin, logs: Pat
     )  # fmt: skip
 
 
-def _compile(folder: Path, kernel: Kernel, chain: Toolchain, report: Report, logs: Path) -> None:
-    argv: list[str | Path] = [chain.ninja.path, "-C", folder, f"-j{jobs()}", kernel.target, *TOOLS]
-    command = Command(
-        argv=argv, limits=Limits(wall_seconds=4 * 3600), log=logs / f"{kernel.name}.log"
-    )
+def configure_quantizer(
+    source: Path, libraries: Path, folder: Path, chain: Toolchain, logs: Path
+) -> None:
+    """Configure our own C++ against the pinned source and the libraries built from it.
+
+    Raises:
+        BuildError: CMake failed.
+    """
+    options = {
+        "CMAKE_BUILD_TYPE": "Release",
+        "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
+        "CMAKE_CXX_COMPILER": str(chain.cxx.path),
+        "CMAKE_MAKE_PROGRAM": str(chain.ninja.path),
+        "LLAMA_SOURCE": str(source),
+        "LLAMA_LIBS": str(libraries),
+    }
+    argv: list[str | Path] = [chain.cmake.path, "-S", QUANTIZER, "-B", folder, "-G", "Ninja"]
+    argv += [f"-D{name}={value}" for name, value in options.items()]
+    run(Command(argv=argv, limits=Limits(wall_seconds=600), log=logs / "configure-ladder.log"))
+
+
+def _compile(
+    folder: Path, targets: Sequence[str], chain: Toolchain, report: Report, log: Path
+) -> None:
+    argv: list[str | Path] = [chain.ninja.path, "-C", folder, f"-j{jobs()}", *targets]
+    command = Command(argv=argv, limits=Limits(wall_seconds=4 * 3600), log=log)
     try:
         run(command, on_line=_Progress(report))
     except BuildError as error:
@@ -217,9 +254,9 @@ class _Progress:
             self._report(f"compiled {found[1]} of {found[2]}")
 
 
-def _collect(store: Store, folder: Path, kernel: Kernel) -> Tree:
+def _collect(store: Store, folder: Path, ladder: Path, kernel: Kernel) -> Tree:
     """Bring the tools, the libraries that they need and the one kernel into the store."""
-    files: list[TreeFile] = []
+    files = [TreeFile(LADDER, store.put(ladder), executable=True)]
     for path in sorted(folder.iterdir()):
         if path.is_symlink() or not path.is_file():
             continue

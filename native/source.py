@@ -45,12 +45,12 @@ def _copy_local(path: Path, stage: Path) -> Path:
     staged = stage / "sdist.tar.gz"
     try:
         clone_or_copy(path, staged)
-        return staged
     except OSError as error:
         raise SourceError(
             f"QUANTMINT_LLAMA_SDIST={path} can't be read: {error.strerror}",
             mend="point it to the pinned source distribution, or unset it to download",
         ) from error
+    return staged
 
 
 def _download(pin: Pin, stage: Path) -> Path:

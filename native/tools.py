@@ -18,6 +18,7 @@ from quantmint.process import Command, Limits, failure, run
 FALLBACK = re.compile(r"(\d+) of \d+ tensor\(s\) required fallback quantization")
 PERPLEXITY = re.compile(r"Final estimate: PPL = (?P<value>\S+) \+/- (?P<error>\S+)")
 DAY = 24 * 3600.0
+LOST_LINE_TRIES = 4
 
 
 def model_limits(model: Path, seconds: float = DAY) -> Limits:
@@ -117,9 +118,13 @@ def perplexity(bundle: Bundle, model: Path, job: Reading, *, log: Path) -> Perpl
         limits=model_limits(model),
         log=log,
     )  # fmt: skip
-    finished = run(command)
-    found = PERPLEXITY.search(finished.stdout + finished.stderr)
-    if found is None:
+    # The tool can end before its own log thread wrote the last line: then it is run again.
+    for _ in range(LOST_LINE_TRIES):
+        finished = run(command)
+        found = PERPLEXITY.search(finished.stdout + finished.stderr)
+        if found is not None:
+            break
+    else:
         raise failure(command, finished, "gave no perplexity (is the text long enough?)")
     value, error = float(found["value"]), float(found["error"])
     if not (math.isfinite(value) and math.isfinite(error)):

@@ -72,7 +72,9 @@ def build_model(model: Model, *, variants: Sequence[str] = (), refresh: bool = F
             made |= {key.to_user_string(): reason.text for key, reason in todo.items()}
             refused = _materialize(defs, instance, list(todo))
             if refused:
-                return Built(made, _rows(instance, line, wanted), refused)
+                return Built(
+                    made, _rows(instance, line, wanted), _fp16_said(instance, line) or refused
+                )
         rows = _rows(instance, line, wanted)
         restore_links(home, store, line, rows)
         return Built(made, rows, "")
@@ -165,6 +167,12 @@ def _failed(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[str, ...]:
         if found is not None and not found.passed:
             said.append(f"{name}: {found.description}")
     return tuple(said)
+
+
+def _fp16_said(instance: dg.DagsterInstance, line: Line) -> str:
+    """Return why the FP16 file was refused, or an empty string if it was not."""
+    found = latest_check(instance, line.key("fp16_gguf"), "tokenizer")
+    return "" if found is None or found.passed else f"tokenizer: {found.description}"
 
 
 def latest_check(

@@ -147,8 +147,9 @@ def _refuse_aliases(path: Path, text: str) -> None:
     """A few aliases of aliases stand for billions of nodes, and no model file needs one."""
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
+            line = event.start_mark.line + 1 if event.start_mark else 1
             raise UserError(
-                f"{path}:{event.start_mark.line + 1}: aliases are refused",
+                f"{path}:{line}: aliases are refused",
                 mend="write the value out",
             )
 

@@ -72,10 +72,12 @@ def lookup(store: Store, action: Action) -> Outcome | None:
 def perform(store: Store, action: Action, make: Callable[[], Outcome]) -> Outcome:
     """Return the outcome of `action`, from the cache or by calling `make` once."""
     known = lookup(store, action)
-    if known is not None:
-        return known
-    outcome = make()
-    record = {
+    return known if known is not None else record(store, action, make())
+
+
+def record(store: Store, action: Action, outcome: Outcome) -> Outcome:
+    """Remember what an action made; its outputs must be in the store."""
+    value = {
         "format": FORMAT,
         "action": action.name,
         "inputs": dict(action.inputs),
@@ -85,7 +87,7 @@ def perform(store: Store, action: Action, make: Callable[[], Outcome]) -> Outcom
         "trees": list(outcome.trees),
         "facts": dict(outcome.facts),
     }
-    write_whole(store.actions / f"{action.key}.json", canonical_json(record))
+    write_whole(store.actions / f"{action.key}.json", canonical_json(value))
     return outcome
 
 

@@ -34,6 +34,9 @@ COMMANDS: Final = {
     "kernels": Entry(
         "quantmint.pipelines.commands.kernels", "List or build the kernels of the matrix.", True
     ),
+    "quantize": Entry(
+        "quantmint.native.ladder.command", "Make every variant of a GGUF model in one pass.", True
+    ),
     "ui": Entry(
         "quantmint.pipelines.commands.ui", "Serve the Dagster and MLflow pages on loopback.", True
     ),

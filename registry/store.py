@@ -24,6 +24,7 @@ from pathlib import Path
 from quantmint import names
 from quantmint.errors import BugError, IntegrityError, UserError
 from quantmint.files import (
+    clone,
     clone_or_copy,
     fsync_file,
     fsync_folder,
@@ -183,11 +184,12 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         staged = target.parent / f".{target.name}.{os.getpid()}.{secrets.token_hex(6)}"
         try:
-            try:
-                os.link(source, staged)
-            except OSError:
-                clone_or_copy(source, staged)
-                fsync_file(staged)
+            if not clone(source, staged):
+                try:
+                    os.link(source, staged)
+                except OSError:
+                    clone_or_copy(source, staged)
+                    fsync_file(staged)
             staged.rename(target)
             fsync_folder(target.parent)
         finally:

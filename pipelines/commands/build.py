@@ -64,6 +64,8 @@ def show_progress() -> logging.Handler:
 
 def _print(model: Model, built: Built, seconds: float) -> None:
     spec = model.spec
+    if not built.rows:
+        return  # refused before any variant was struck; the error says why
     if built.made:
         click.echo(f"\n{spec.model}: {len(built.made)} assets built in {seconds:.0f} s")
     else:

@@ -118,6 +118,17 @@ def clone_or_copy(source: Path, target: Path) -> None:
         shutil.copyfileobj(read, write, 8 * CHUNK)
 
 
+def clone(source: Path, target: Path) -> bool:
+    """Make `target` a read-only clone that shares blocks; False, and no file, where it can't."""
+    with source.open("rb") as read, target.open("xb") as write:
+        done = _reflink(read.fileno(), write.fileno())
+    if done:
+        target.chmod(0o444)
+    else:
+        target.unlink()
+    return done
+
+
 def _reflink(source: int, target: int) -> bool:
     """Share the blocks of one open file with another; False where it can't be done (FICLONE)."""
     import fcntl

@@ -218,8 +218,7 @@ def _feed(process: subprocess.Popen[bytes], data: bytes | None) -> threading.Thr
 def _keep_log(command: Command, finished: Finished) -> None:
     if command.log is None:
         return
-    command.log.parent.mkdir(parents=True, exist_ok=True)
-    command.log.write_text(
-        f"$ {command.line}\n{finished.stdout}{finished.stderr}[exit code {finished.code}]\n",
-        encoding="utf-8",
-    )
+    text = f"$ {command.line}\n{finished.stdout}{finished.stderr}[exit code {finished.code}]\n"
+    with contextlib.suppress(OSError):  # a full disk: what the tool made of it matters more
+        command.log.parent.mkdir(parents=True, exist_ok=True)
+        command.log.write_text(text, encoding="utf-8")

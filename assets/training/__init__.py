@@ -1,0 +1,1 @@
+"""How the embedded checkpoint was trained; run `python assets/training/phi_3_nano.py --help`."""

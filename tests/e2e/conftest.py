@@ -1,0 +1,26 @@
+"""One home in which the embedded model was built by the command line, for all tests to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from helpers import Ran, run_in, seed
+from quantmint.home import Home
+from quantmint.native.build import Bundle
+
+
+@pytest.fixture(scope="session")
+def nano(
+    tmp_path_factory: pytest.TempPathFactory, built_home: Home, bundle: Bundle
+) -> tuple[Home, Ran]:
+    """The home after `quantmint build phi-3-nano`, and what that printed."""
+    home = seed(Home(tmp_path_factory.mktemp("nano") / "home"), built_home)
+    return home, run_in(home, "build", "phi-3-nano")
+
+
+@pytest.fixture(scope="session")
+def nano_file(nano: tuple[Home, Ran]) -> Path:
+    """The folder of the built variants."""
+    return nano[0].models / "phi-3-nano"

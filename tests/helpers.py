@@ -1,0 +1,77 @@
+"""What several tests use and no fixture can be: running the command line, seeding homes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from quantmint.home import Home
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run of the command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_in(home: Home, *words: str | Path, timeout: float = 900, **env: str) -> Ran:
+    """Run the command line as a process, in that home."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "quantmint", *map(str, words)],
+        env={**os.environ, "QUANTMINT_HOME": str(home.root), **env},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Ran(finished.returncode, finished.stdout, finished.stderr)
+
+
+def seed(home: Home, built_home: Home) -> Home:
+    """Give `home` links to the objects and the source tree of the built home."""
+    home.store.mkdir(parents=True)
+    for name in ("objects", "actions"):
+        shutil.copytree(built_home.store / name, home.store / name, copy_function=os.link)
+    home.work.mkdir()
+    for tree in built_home.work.glob("llama.cpp-*"):
+        (home.work / tree.name).symlink_to(tree)
+    return home
+
+
+def processes_of(home: Home) -> list[str]:
+    """Return the command lines of all processes that work in that home."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if str(home.root) in line:
+            found.append(line)
+    return found
+
+
+@contextmanager
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    """Mount a disk of that size for the length of the block, or skip the test."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("only root, with the right to mount, can make a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -1,0 +1,77 @@
+"""Our tables of types, variants and kernels against the pinned llama.cpp source."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from quantmint.assets.sources.checkpoint import supported_architectures
+from quantmint.native.ftypes import FTYPES
+from quantmint.native.kernels import matrix
+from quantmint.native.pin import current_pin
+from quantmint.registry import gguf
+from quantmint.registry.gguf_types import TENSOR_TYPES
+
+pytestmark = pytest.mark.native
+
+
+def test_tensor_types_are_those_of_ggml(llama_source: Path) -> None:
+    header = (llama_source / "ggml/include/ggml.h").read_text()
+    body = header[header.index("enum ggml_type {") :].partition("};")[0]
+    theirs = {
+        int(number): name
+        for name, number in re.findall(r"^\s*GGML_TYPE_(\w+)\s*=\s*(\d+)", body, re.MULTILINE)
+        if name != "COUNT"
+    }
+    assert {n: t.name for n, t in TENSOR_TYPES.items()} == theirs
+
+
+def test_block_sizes_are_those_of_the_gguf_package(llama_source: Path) -> None:
+    import sys
+
+    sys.path.insert(0, str(llama_source / "gguf-py"))
+    from gguf.constants import GGML_QUANT_SIZES
+
+    for kind, (block, size) in GGML_QUANT_SIZES.items():
+        ours = TENSOR_TYPES.get(int(kind))
+        if ours is not None:
+            assert (ours.block, ours.size) == (block, size), ours.name
+
+
+def test_variants_are_those_of_llama_quantize(llama_source: Path) -> None:
+    text = (llama_source / "tools/quantize/quantize.cpp").read_text()
+    rows = text[text.index("QUANT_OPTIONS = {") :].partition("};")[0]
+    theirs = set(re.findall(r'^\s*\{ "(\w+)",', rows, re.MULTILINE))
+    aliases = {"Q3_K", "Q4_K", "Q5_K"}
+    not_products = {"F16", "BF16", "F32", "COPY", "Q1_0", "Q2_0"}
+    assert set(FTYPES) == theirs - aliases - not_products
+
+
+def test_kernels_are_those_of_the_build(llama_source: Path) -> None:
+    text = (llama_source / "ggml/src/CMakeLists.txt").read_text()
+    x86 = text[text.index('STREQUAL "x86")\n        ggml_add') :].partition("elseif(GGML_SYS")[0]
+    theirs = {f"ggml-cpu-{name}" for name in re.findall(r"backend_variant\((\w+)", x86)}
+    assert {k.target for k in matrix() if k.machine == "x86_64"} == theirs
+
+
+def test_the_pin_names_the_commit_of_its_changelog(llama_source: Path) -> None:
+    changelog = (llama_source.parents[1] / "CHANGELOG.md").read_text()
+    assert f"ggml-org/llama.cpp@{current_pin().commit}" in changelog
+    newest = re.search(r"llama\.cpp@(\w+)", changelog)
+    assert newest is not None
+    assert newest[1] == current_pin().commit
+
+
+def test_the_phi_architectures_are_supported_and_their_cousins_are_not(llama_source: Path) -> None:
+    known = supported_architectures(llama_source)
+    assert {"PhiForCausalLM", "Phi3ForCausalLM", "PhiMoEForCausalLM"} <= known
+    assert not {"Phi3VForCausalLM", "Phi3SmallForCausalLM"} & known
+
+
+def test_every_vocabulary_of_the_source_passes_the_strict_gate(llama_source: Path) -> None:
+    files = sorted(llama_source.glob("models/ggml-vocab-*.gguf"))
+    assert len(files) >= 15
+    for path in files:
+        assert "tokenizer.ggml.tokens" in gguf.read(path).values, path.name
