@@ -38,7 +38,7 @@ from quantmint.assets.variants import strike_variants
 from quantmint.assets.verdict import Verdict
 from quantmint.errors import IntegrityError, QuantmintError, UserError
 from quantmint.files import digest_of
-from quantmint.native.build import OPTIONS, TOOLS, Bundle, build_kernel
+from quantmint.native.build import OPTIONS, TOOLS, Bundle, build_kernel, quantizer_digest
 from quantmint.native.kernels import (
     Kernel,
     choose,
@@ -118,7 +118,9 @@ def kernel_asset(kernel: Kernel) -> dg.AssetsDefinition:
         deps=[LLAMA_CPP_KEY],
         group_name="kernels",
         description=f"llama.cpp's tools and libraries with the `{kernel.name}` CPU kernel alone.",
-        code_version=version("kernel", current_pin().sha256, OPTIONS, TOOLS, kernel.target),
+        code_version=version(
+            "kernel", current_pin().sha256, quantizer_digest(), OPTIONS, TOOLS, kernel.target
+        ),
         kinds={"cplusplus", "cmake", "ninja"},
         owners=OWNERS,
         metadata={"needs": ", ".join(kernel.cpu) or "nothing", "machine": kernel.machine},

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantmint.native.build import Bundle
-from quantmint.native.tools import model_limits
+from quantmint.native.tools import PATIENT, model_limits
 from quantmint.process import Command, failure, run
 
 
@@ -76,7 +76,11 @@ def _ask(bundle: Bundle, model: Path, request: dict[str, Any], log: Path) -> dic
     body = {**request, "model": str(model), "kernel": str(bundle.kernel_library)}
     command = Command(
         argv=[sys.executable, "-m", "quantmint.native.worker"],
-        env={"LLAMA_CPP_LIB_PATH": str(bundle.folder), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            "LLAMA_CPP_LIB_PATH": str(bundle.folder),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **PATIENT,
+        },
         limits=model_limits(model, seconds=4 * 3600),
         stdin=json.dumps(body).encode(),
         log=log,

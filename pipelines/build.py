@@ -16,6 +16,7 @@ from quantmint.errors import BugError, QuantmintError, UserError, nearest
 from quantmint.home import Home, find_home
 from quantmint.pipelines.definitions import build_definitions
 from quantmint.pipelines.instance import open_instance
+from quantmint.pipelines.reaper import process_tag, reap
 from quantmint.pipelines.spec import Model
 from quantmint.pipelines.stale import Last, Reason, last_of, stale
 from quantmint.registry.store import Store
@@ -61,6 +62,7 @@ def build_model(model: Model, *, variants: Sequence[str] = (), refresh: bool = F
     wanted = wanted_keys(line, variants)
     made: dict[str, str] = {}
     with open_instance(home) as instance:
+        reap(instance)
         defs = build_definitions([model])
         for _ in range(MOST_PASSES):
             todo = {k: r for k, r in stale(defs, instance, store, model).items() if k in wanted}
@@ -122,6 +124,7 @@ def _materialize(
             selection=dg.AssetSelection.assets(*keys),
             instance=instance,
             run_config=_SILENT,
+            tags=process_tag(),
             raise_on_error=True,
         )
     except QuantmintError:

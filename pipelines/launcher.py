@@ -9,16 +9,37 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dagster import DagsterRun
+from dagster import DagsterInstance, DagsterRun
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
 from dagster._serdes import ConfigurableClassData
 
 _STARTED: Final = re.compile(r"Started process for run \(pid: (\d+)\)")
 # A worker's process starts before its event is stored; clocks may differ by this much.
 _SLACK_SECONDS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The process that was started for a run, and whether it is still that one and alive."""
+
+    pid: int
+    is_running: bool
+
+
+def worker_of(instance: DagsterInstance, run: DagsterRun) -> Worker | None:
+    """Return the worker that the run's log names, or None if none was recorded."""
+    for record in instance.all_logs(run.run_id):
+        event = record.dagster_event
+        found = _STARTED.search(event.message or "") if event is not None else None
+        if found is not None:
+            started = started_at(int(found[1]))
+            alive = started is not None and started <= record.timestamp + _SLACK_SECONDS
+            return Worker(int(found[1]), alive)
+    return None
 
 
 class LocalRunLauncher(DefaultRunLauncher):
@@ -31,16 +52,12 @@ class LocalRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Return whether the process that was started for `run` is still the same and alive."""
-        for record in self._instance.all_logs(run.run_id):
-            event = record.dagster_event
-            found = _STARTED.search(event.message or "") if event is not None else None
-            if found is None:
-                continue
-            started = started_at(int(found[1]))
-            if started is not None and started <= record.timestamp + _SLACK_SECONDS:
-                return CheckRunHealthResult(WorkerStatus.RUNNING)
-            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"worker {found[1]} is gone")
-        return CheckRunHealthResult(WorkerStatus.UNKNOWN, "no worker was recorded")
+        worker = worker_of(self._instance, run)
+        if worker is None:
+            return CheckRunHealthResult(WorkerStatus.UNKNOWN, "no worker was recorded")
+        if worker.is_running:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"worker {worker.pid} is gone")
 
     @classmethod
     def from_config_value(
