@@ -21,7 +21,8 @@ from pathlib import Path
 
 from shaped import make_phi_35_mini_shaped
 
-from quantmint.home import Home
+from helpers import seed
+from quantmint.home import Home, find_home
 from quantmint.native.pin import current_pin
 from quantmint.native.source import unpack
 from quantmint.registry.store import Store
@@ -101,6 +102,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.keep) as temporary:
         work = Path(temporary)
         home = Home(work / "home")
+        if find_home().store.is_dir():
+            seed(home, find_home())  # a kernel that was built already need not be built again
         source = unpack(Store(home.store).open(), current_pin(), home.work)
         folder = make_phi_35_mini_shaped(
             work / "Phi-3.5-mini-shaped", llama_source=source, layers=options.layers

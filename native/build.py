@@ -207,6 +207,7 @@ def configure_quantizer(
     options = {
         "CMAKE_BUILD_TYPE": "Release",
         "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
+        "CMAKE_INSTALL_RPATH": "$ORIGIN",
         "CMAKE_CXX_COMPILER": str(chain.cxx.path),
         "CMAKE_MAKE_PROGRAM": str(chain.ninja.path),
         "LLAMA_SOURCE": str(source),

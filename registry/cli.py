@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Final, NamedTuple
 
 import click
@@ -35,7 +36,9 @@ COMMANDS: Final = {
         "quantmint.pipelines.commands.kernels", "List or build the kernels of the matrix.", True
     ),
     "quantize": Entry(
-        "quantmint.native.ladder.command", "Make every variant of a GGUF model in one pass.", True
+        "quantmint.native.ladder.command",
+        "Make every variant of a GGUF model in one pass over it.",
+        True,
     ),
     "ui": Entry(
         "quantmint.pipelines.commands.ui", "Serve the Dagster and MLflow pages on loopback.", True
@@ -68,15 +71,12 @@ class LazyGroup(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        try:
-            module = importlib.import_module(entry.module)
-        except ModuleNotFoundError as error:
-            if not entry.needs_build or (error.name or "").startswith("quantmint"):
-                raise
+        if entry.needs_build and importlib.util.find_spec("dagster") is None:
             raise UserError(
-                f"`quantmint {cmd_name}` belongs to the mint, and {error.name} is not installed",
+                f"`quantmint {cmd_name}` belongs to the mint, which is not installed",
                 mend="CMAKE_ARGS=-DLLAMA_BUILD=OFF pip install 'quantmint[build]'",
-            ) from error
+            )
+        module = importlib.import_module(entry.module)
         command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command

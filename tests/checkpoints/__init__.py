@@ -209,3 +209,33 @@ def make_phimoe(folder: Path, *, llama_source: Path, experts: int = 4) -> Path:
         moe[f"{name}__w2__weight"] = (HIDDEN, INNER)
     _write_weights(folder, shapes | _layers(**moe), seed=5)
     return folder
+
+
+def make_llama_with_a_wrong_tokenizer(folder: Path, *, llama_source: Path) -> Path:
+    """LlamaForCausalLM whose byte-level BPE is declared a Llama tokenizer with byte fallback.
+
+    It converts without a word, and then has no token for a byte.
+    """
+    make_phi2(folder, llama_source=llama_source)
+    path = folder / "tokenizer.json"
+    whole = json.loads(path.read_bytes())
+    whole["model"]["byte_fallback"] = True
+    whole["decoder"] = {"type": "Sequence", "decoders": [whole["decoder"]]}
+    declared = json.loads((folder / "tokenizer_config.json").read_bytes())
+    declared["tokenizer_class"] = "LlamaTokenizer"
+    shape = _config("LlamaForCausalLM", "llama", vocab_size=51200, bos_token_id=50256,
+                    eos_token_id=50256)  # fmt: skip
+    square, wide = (HIDDEN, HIDDEN), (INNER, HIDDEN)
+    layers = _layers(
+        input_layernorm__weight=(HIDDEN,),
+        post_attention_layernorm__weight=(HIDDEN,),
+        mlp__gate_proj__weight=wide,
+        mlp__up_proj__weight=wide,
+        mlp__down_proj__weight=wide[::-1],
+        **{f"self_attn__{part}_proj__weight": square for part in "qkvo"},
+    )
+    table = (51200, HIDDEN)
+    ends: Shapes = {"model.embed_tokens.weight": table, "model.norm.weight": (HIDDEN,)}
+    write_json(folder, config=shape, tokenizer=whole, tokenizer_config=declared)
+    _write_weights(folder, ends | layers | {"lm_head.weight": table}, seed=6)
+    return folder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints import make_phi3
+from checkpoints import make_llama_with_a_wrong_tokenizer, make_phi3
 from fault_tools import Build, assert_clear, assert_nothing_half_made, small_checkpoint, write_model
 from helpers import mounted, run_in
 from quantmint.home import Home
@@ -68,20 +68,30 @@ def test_a_bad_checkpoint(build: Build, tmp_path: Path, seeded_home: Home, name:
 def test_a_wrong_tokenizer_class_is_refused_by_the_check_and_mended(
     build: Build, tmp_path: Path, seeded_home: Home, llama_source: Path
 ) -> None:
-    """It converts without an error; only the comparison of token ids finds it."""
+    """It converts without an error: only a test of the result finds it."""
     folder = make_phi3(tmp_path / "c", llama_source=llama_source)
+    (folder / "tokenizer.json").unlink()
     path = folder / "tokenizer_config.json"
     right = path.read_bytes()
     path.write_text(json.dumps({**json.loads(right), "tokenizer_class": "BertTokenizer"}))
     model = write_model(tmp_path, "{path: c}", gates="{chat: false, max_ppl_ratio: 9.0}",
                         assay="{chunks: 2, contexts: [128]}")  # fmt: skip
     ran = build(model)
-    assert_clear(ran, 5, "token ids differ", "the tokenizer class or its files are wrong")
+    assert_clear(ran, 5, "names BertTokenizer, which does not read tokenizer.model")
     assert_nothing_half_made(seeded_home)
     path.write_bytes(right)
     ran = build(model)
     assert ran.code == 0, ran.err
     assert (seeded_home.models / "test-model" / "Test-Q8_0.gguf").is_file()
+
+
+def test_a_file_that_converts_and_then_cannot_tokenize_is_refused(
+    build: Build, tmp_path: Path, seeded_home: Home, llama_source: Path
+) -> None:
+    make_llama_with_a_wrong_tokenizer(tmp_path / "c", llama_source=llama_source)
+    ran = build(write_model(tmp_path, "{path: c}"))
+    assert_clear(ran, 5, "tokenizer:", "tokenizer class")
+    assert_nothing_half_made(seeded_home)
 
 
 def bare_path(tmp_path: Path) -> str:

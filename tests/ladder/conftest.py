@@ -18,4 +18,4 @@ def quantizer_build(built_home: Home, bundle: Bundle, llama_source: Path) -> Qua
     chain = find_toolchain()
     folder = build_folder(built_home, chain) / "quantizer"
     configure_quantizer(llama_source, bundle.folder, folder, chain, built_home.logs / "native")
-    return QuantizerBuild(folder, chain.cmake.path)
+    return QuantizerBuild(folder, chain.cmake.path, bundle.folder)
