@@ -229,7 +229,7 @@ def _fp16_asset(line: Line) -> dg.AssetsDefinition:
             tracked = _record(mint, line, context, fp16_entry(made, verdict))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(made.blob.sha256),
-            metadata=fp16_metadata(mint.store, made, source) | tracked,
+            metadata=fp16_metadata(mint.store, made, source) | _logs(mint, line) | tracked,
             check_results=[_check_result(key, verdict)],
         )
 
@@ -307,7 +307,7 @@ def _make_variants(
         yield dg.MaterializeResult(
             asset_key=key,
             data_version=dg.DataVersion(struck.blob.sha256),
-            metadata=variant_metadata(struck, verdicts, speeds, link) | tracked,
+            metadata=variant_metadata(struck, verdicts, speeds, link) | _logs(mint, line) | tracked,
             check_results=[_check_result(key, verdict) for verdict in verdicts],
         )
 
@@ -318,6 +318,11 @@ def _record(
     """Log to the build's MLflow run; return the link to it as metadata."""
     tracked = tracking.record(mint.home, line.recipe.model, context.run.run_id, entry)
     return {"mlflow_run": dg.MetadataValue.url(tracked.url)} if tracked else {}
+
+
+def _logs(mint: Mint, line: Line) -> dict[str, Any]:
+    """Return where the whole output of every tool of this model's line lies."""
+    return {"logs": dg.MetadataValue.path(str(mint.home.logs / line.recipe.model))}
 
 
 def _check_result(key: dg.AssetKey, verdict: Verdict) -> dg.AssetCheckResult:

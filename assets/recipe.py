@@ -90,12 +90,6 @@ class Source(Strict):
         return self.gguf or self.path or f"embedded {self.embedded}"
 
 
-class Imatrix(Strict):
-    """The calibration text of an importance matrix: `default` or a path."""
-
-    text: str = "default"
-
-
 class Assay(Strict):
     """What the variants are tested with.
 
@@ -172,7 +166,7 @@ class Recipe(Strict):
     source: Source
     family: str | None = None
     parameters: Annotated[int, Field(gt=0)] | None = None
-    imatrix: Imatrix | None = None
+    imatrix: None = None
     variants: tuple[Variant, ...] = DEFAULT_VARIANTS
     assay: Assay = Assay()
     gates: Gates = Gates()
@@ -183,6 +177,12 @@ class Recipe(Strict):
         if names.MODEL.fullmatch(value) is None:
             raise ValueError(f"{value!r} is no model name: lower case, digits and single . _ -")
         return value
+
+    @field_validator("imatrix", mode="before")
+    @classmethod
+    def _not_yet(cls, value: object) -> None:
+        if value is not None:
+            raise ValueError("this version makes no importance matrix: leave the key out")
 
     @field_validator("variants")
     @classmethod
@@ -208,10 +208,10 @@ class Recipe(Strict):
         if names.TITLE.fullmatch(self.title) is None:
             raise ValueError(f"title {self.title!r} is no file name: letters, digits and . _ -")
         needy = [name for name in self.variants if FTYPES[name].needs_imatrix]
-        if needy and self.imatrix is None:
+        if needy:
             raise ValueError(
-                f"{', '.join(needy)} can't be made without an importance matrix: add "
-                "`imatrix: {text: default}`"
+                f"{', '.join(needy)} can't be made without an importance matrix, and this version "
+                "makes none: `quantmint quantize --imatrix` takes one made elsewhere"
             )
         return self
 

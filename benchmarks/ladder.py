@@ -7,7 +7,7 @@ every file byte for byte. The final fsync, which llama-quantize does not do, is 
 - the floor: the same bytes read and written, with no computing, by as many threads;
 - peak memory of both sides, and disk.
 
-    python benchmarks/ladder.py --llama-source SRC --llama-bin BIN --build BUILD [--json]
+    python benchmarks/ladder.py [--rounds 3] [--input F16.gguf] [--folder DIR] [--json]
 
 Needs about 12 GB in `--folder`, which is memory by default.
 """
@@ -30,6 +30,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from quantmint.home import find_home
+from quantmint.native.build import LADDER, Bundle, build_kernel
+from quantmint.native.kernels import host_kernel
+from quantmint.registry.store import Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -324,23 +329,16 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def build_ladder(source: Path, libraries: Path, build: Path) -> Path:
-    """Build the engine in `build` and return its path."""
-    native = Path(__file__).resolve().parents[1] / "native" / "quantizer"
-    configure = ["cmake", "-G", "Ninja", "-S", native, "-B", build, f"-DLLAMA_SOURCE={source}",
-                 f"-DLLAMA_LIBS={libraries}"]  # fmt: skip
-    subprocess.run([str(word) for word in configure], check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(["ninja", "-C", str(build), "quantmint-ladder"], check=True,
-                   stdout=subprocess.DEVNULL)  # fmt: skip
-    return build / "engine" / "quantmint-ladder"
+def host_bundle() -> Bundle:
+    """Return this machine's kernel bundle, which holds both programs; it is built if need be."""
+    home = find_home()
+    store = Store(home.store).open()
+    return build_kernel(home, store, host_kernel(), lambda line: print(line, file=sys.stderr))
 
 
 def arguments_of_this_run() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--llama-source", type=Path, required=True, help="the pinned llama.cpp")
-    parser.add_argument("--llama-bin", type=Path, required=True, help="its tools and libraries")
-    parser.add_argument("--build", type=Path, required=True, help="where the engine is built")
     parser.add_argument("--input", type=Path, help="a real F16 model instead of the made one")
     parser.add_argument("--imatrix", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="where files go")
@@ -355,13 +353,13 @@ def arguments_of_this_run() -> argparse.Namespace:
 def main() -> int:
     """Build, run, print; exit code 1 if any file differs."""
     arguments = arguments_of_this_run()
-    ladder = build_ladder(arguments.llama_source, arguments.llama_bin, arguments.build)
+    bundle = host_bundle()
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="ladder-bench-") as scratch:
         source = arguments.input or Path(scratch) / "phi-3.5-shaped.gguf"
         if arguments.input is None:
             make_input(source, arguments.layers)
         warm(source)
-        bench = Bench(ladder, arguments.llama_bin / "llama-quantize", source,
+        bench = Bench(bundle.tool(LADDER), bundle.tool("llama-quantize"), source,
                       Path(scratch) / "runs", arguments.threads, arguments.imatrix)  # fmt: skip
         result = measure(bench, arguments.rounds, arguments.isas.split(","),
                          lambda line: print(line, file=sys.stderr, flush=True))  # fmt: skip

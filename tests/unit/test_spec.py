@@ -50,6 +50,7 @@ MISTAKES = [
     ("[Q8_0, Q4_K_M]", "[]", 4, "no variants"),
     ("[Q8_0, Q4_K_M]", "Q8_0", 4, "variants"),
     ("Q4_K_M", "IQ2_XS", 1, "IQ2_XS can't be made without an importance matrix"),
+    ("family: phi3", "imatrix: {text: a}", 3, "this version makes no importance matrix"),
     ("kernels: host", "kernels: [zen5]", 7, "there is no kernel 'zen5'; did you mean 'zen4'?"),
     ("kernels: host", "kernels: hots", 7, "kernels"),
     ("[512]", "[]", 6, "at least one context"),
