@@ -1,6 +1,6 @@
 """Wall time of `make demo` on a fresh clone against the same work as plain shell commands.
 
-    python benchmarks/demo.py [--keep FOLDER]
+    python benchmarks/demo.py [--keep FOLDER] [--filled]
 
 Both sides run cold in fresh folders, one after the other, and fetch the same packages: pip's own
 cache is filled beforehand, so that neither side pays the network alone. Then `make demo` once
@@ -33,16 +33,17 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=Path, help="work here and keep the files")
-    named = parser.parse_args().keep
+    parser.add_argument("--filled", action="store_true", help="pip's cache is warm already")
+    options = parser.parse_args()
+    named = options.keep
     with tempfile.TemporaryDirectory() as temporary:
         work = named or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
         clone, plain, filled = work / "clone", work / "plain", work / "fill"
         seconds(["git", "clone", "--quiet", str(ROOT), str(clone)], work)
         plain.mkdir()
-        seconds(["python3", "-m", "venv", str(filled)], work)
-        # Fills pip's cache, the built wheel of the bindings included.
-        seconds(["make", "install", f"VENV={filled}"], clone)
+        if not options.filled:
+            seconds(["make", "install", f"VENV={filled}"], clone)
         by_hand = seconds([str(clone / "benchmarks" / "demo_plain.sh"), str(clone)], plain)
         cold = seconds(["make", "demo"], clone)
         warm = [seconds(["make", "demo"], clone) for _ in range(3)]

@@ -14,7 +14,7 @@ python3 -m venv venv
 venv/bin/pip install --quiet --constraint "$checkout/constraints.txt" "$checkout[build,dev]"
 export PATH=$PWD/venv/bin:$PATH
 
-pip download --quiet --no-deps --no-binary :all: --dest sdist "$requirement"
+pip download --quiet --no-deps --no-binary "${requirement%%=*}" --dest sdist "$requirement"
 mkdir source && tar xzf sdist/*.tar.gz -C source --strip-components=1
 llama=$PWD/source/vendor/llama.cpp
 cmake -S "$llama" -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON \
