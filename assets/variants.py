@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from quantmint.assets.convert import Converted
 from quantmint.assets.mint import Mint
 from quantmint.assets.recipe import Recipe
 from quantmint.errors import IntegrityError
-from quantmint.files import human_bytes
 from quantmint.native.build import LADDER, Bundle
 from quantmint.native.ftypes import ftype
 from quantmint.native.ladder.engine import quantize
-from quantmint.native.ladder.model import LadderOptions, Progress, VariantFile
+from quantmint.native.ladder.model import LadderOptions, VariantFile
+from quantmint.native.ladder.telling import plain_lines
 from quantmint.registry import gguf
 from quantmint.registry.actions import Action, Outcome, lookup, record
 from quantmint.registry.store import Blob
@@ -87,7 +87,7 @@ def _climb(
         program=bundle.tool(LADDER),
         threads=mint.threads,
         options=LadderOptions(source_digest=fp16.blob.sha256),
-        progress=_Ticker(mint.report),
+        progress=plain_lines(mint.report),
     )
     outcomes = {file.variant: _take(mint, file) for file in files}
     shutil.rmtree(folder, ignore_errors=True)
@@ -106,19 +106,3 @@ def _take(mint: Mint, file: VariantFile) -> Outcome:
             mend="run the same command again; if it stays, suspect the disk or the memory",
         )
     return Outcome(outputs={"gguf": blob}, facts={"fallbacks": file.fallbacks})
-
-
-class _Ticker:
-    """Reports bytes and time left every ten seconds."""
-
-    def __init__(self, report: Callable[[str], None]) -> None:
-        self._report = report
-        self._told = 0.0
-
-    def __call__(self, now: Progress) -> None:
-        if now.seconds - self._told < 10 or now.done == 0:
-            return
-        self._told = now.seconds
-        left = now.seconds * (now.total - now.done) / now.done
-        done, total = human_bytes(now.done), human_bytes(now.total)
-        self._report(f"{done} of {total} written, {left:.0f} s left")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,8 @@ from quantmint.files import human_bytes
 from quantmint.native.ladder import engine
 from quantmint.native.ladder.model import DEFAULT_MEMORY, LadderOptions, Progress, VariantFile
 from quantmint.native.ladder.program import locate_program
+from quantmint.native.ladder.telling import plain_lines
 from quantmint.registry.text import table
-
-PLAIN_SECONDS = 10.0
 
 
 @click.command()
@@ -110,7 +110,7 @@ def _watcher(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
         with _bar() as watch:
             yield watch
     else:
-        yield None if quiet else _plain_lines()
+        yield None if quiet else plain_lines(partial(click.echo, err=True))
 
 
 @contextmanager
@@ -128,21 +128,6 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
     with rich_progress.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("quantizing", total=None)
         yield lambda now: bar.update(task, completed=now.done, total=now.total)
-
-
-def _plain_lines() -> Callable[[Progress], None]:
-    told = 0.0
-
-    def tell(now: Progress) -> None:
-        nonlocal told
-        if now.seconds - told < PLAIN_SECONDS or now.done == 0:
-            return
-        told = now.seconds
-        left = now.seconds * (now.total - now.done) / now.done
-        done, total = human_bytes(now.done), human_bytes(now.total)
-        click.echo(f"{done} of {total} written, {left:.0f} s left", err=True)
-
-    return tell
 
 
 def _as_table(files: tuple[VariantFile, ...]) -> str:

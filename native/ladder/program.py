@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import Final
+
+import click
 
 from quantmint.home import find_home
 from quantmint.native.build import LADDER, build_kernel
@@ -29,5 +31,5 @@ def locate_program() -> Path:
         return Path(named)
     home = find_home()
     store = Store(home.store).open()
-    report = logging.getLogger("quantmint").info
+    report = partial(click.echo, err=True)
     return build_kernel(home, store, host_kernel(), report).tool(LADDER)
