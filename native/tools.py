@@ -15,7 +15,6 @@ from quantmint.errors import BuildError, IntegrityError
 from quantmint.native.build import Bundle, Report
 from quantmint.process import Command, Limits, failure, run
 
-FALLBACK = re.compile(r"(\d+) of \d+ tensor\(s\) required fallback quantization")
 PERPLEXITY = re.compile(r"Final estimate: PPL = (?P<value>\S+) \+/- (?P<error>\S+)")
 DAY = 24 * 3600.0
 LOST_LINE_TRIES = 4
@@ -61,12 +60,11 @@ class Quantizing:
     target: Path
     ftype: str
     threads: int
-    imatrix: Path | None = None
     requantize: bool = False
 
 
-def quantize(bundle: Bundle, job: Quantizing, *, report: Report, log: Path) -> int:
-    """Quantize one file; return how many tensors fell back to another type than planned.
+def quantize(bundle: Bundle, job: Quantizing, *, report: Report, log: Path) -> None:
+    """Rewrite one file in another type: how a quantized source becomes FP16.
 
     Raises:
         BuildError: llama-quantize failed.
@@ -74,14 +72,10 @@ def quantize(bundle: Bundle, job: Quantizing, *, report: Report, log: Path) -> i
     argv: list[str | Path] = [bundle.tool("llama-quantize")]
     if job.requantize:
         argv.append("--allow-requantize")
-    if job.imatrix is not None:
-        argv += ["--imatrix", job.imatrix]
     argv += [job.source, job.target, job.ftype, str(job.threads)]
     command = Command(argv=argv, limits=model_limits(job.source), log=log)
     report(f"$ {command.line}")
-    finished = run(command)
-    found = FALLBACK.search(finished.stderr) or FALLBACK.search(finished.stdout)
-    return int(found[1]) if found else 0
+    run(command)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -239,8 +239,3 @@ def _child(node: yaml.Node, part: Any) -> tuple[int, yaml.Node] | None:  # noqa:
         item = node.value[part]
         return item.start_mark.line, item
     return None
-
-
-def as_mapping(spec: ModelSpec) -> Mapping[str, Any]:
-    """Return the spec as plain values, defaults included."""
-    return spec.model_dump(mode="json", exclude_none=True)
