@@ -1,5 +1,6 @@
 #include "trial.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -38,6 +39,14 @@ uint32_t run_trial(const Trial & trial, const llama_model_quantize_params & para
     return status;
 }
 
+// ggml builds the search tables of the IQ types with OpenMP. Those that this process built before it forked left threads
+// behind that the child does not have: it would wait for them for ever. ggml brings the OpenMP that it was built with, or none.
+void without_openmp_threads() {
+    if (void * found = ::dlsym(RTLD_DEFAULT, "omp_set_num_threads")) {
+        reinterpret_cast<void (*)(int)>(found)(1);
+    }
+}
+
 [[noreturn]] void be_child(const Options & options, const Trial & trial, pid_t parent) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) {
@@ -47,6 +56,7 @@ uint32_t run_trial(const Trial & trial, const llama_model_quantize_params & para
     if (out < 0 || ::dup2(out, 1) < 0 || ::dup2(out, 2) < 0) {
         _exit(1);
     }
+    without_openmp_threads();
     std::vector<std::string> args = options.tool_options;
     // The name only serves llama-quantize's own check that input and output differ.
     args.insert(args.end(), {options.input, trial.base + ".gguf", trial.file_type, "1"});
