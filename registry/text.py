@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 
@@ -22,6 +23,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, right: str =
         lines.append("  ".join(parts).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
+
+
+def wrapped(head: Sequence[str], rows: Sequence[Sequence[object]], *, columns: int) -> str:
+    """Return a table whose last column is wrapped so that no line is longer than `columns`."""
+    cells = [[str(value) for value in row] for row in rows]
+    used = sum(max(_width(row[i]) for row in (head, *cells)) + 2 for i in range(len(head) - 1))
+    room = max(columns - used, 20)
+    lines: list[list[str]] = []
+    for row in cells:
+        first, *more = textwrap.wrap(row[-1], room, break_on_hyphens=False) or [""]
+        lines.append([*row[:-1], first])
+        lines.extend([*([""] * (len(row) - 1)), part] for part in more)
+    return table(head, lines)
 
 
 def _width(text: str) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from quantmint.assets.sources.checkpoint import supported_architectures
 from quantmint.native.ftypes import FTYPES
-from quantmint.native.kernels import matrix
+from quantmint.native.matrix import load_matrix, matrix
 from quantmint.native.pin import current_pin
 from quantmint.registry import gguf
 from quantmint.registry.gguf_types import TENSOR_TYPES
@@ -53,11 +53,48 @@ def test_variants_are_those_of_llama_quantize(llama_source: Path) -> None:
     assert set(FTYPES) == theirs - aliases - not_products
 
 
+# What llama.cpp calls a feature, and the CPU flags that it stands for.
+FEATURES = {
+    "SSE42": ("sse4_2",), "AVX": ("avx",), "F16C": ("f16c",), "FMA": ("fma",), "AVX2": ("avx2",),
+    "BMI2": ("bmi2",), "AVX_VNNI": ("avx_vnni",), "AVX512_VBMI": ("avx512vbmi",),
+    "AVX512": ("avx512f", "avx512cd", "avx512vl", "avx512dq", "avx512bw"),
+    "AVX512_VNNI": ("avx512_vnni",), "AVX512_BF16": ("avx512_bf16",),
+    "AMX_TILE": ("amx_tile",), "AMX_INT8": ("amx_int8",),
+    "DOTPROD": ("asimddp",), "FP16_VECTOR_ARITHMETIC": ("fphp", "asimdhp"), "SVE": ("sve",),
+    "MATMUL_INT8": ("i8mm",), "SVE2": ("sve2",), "SME": ("sme",), "NOSVE": (),
+}  # fmt: skip
+
+
 def test_kernels_are_those_of_the_build(llama_source: Path) -> None:
     text = (llama_source / "ggml/src/CMakeLists.txt").read_text()
-    x86 = text[text.index('STREQUAL "x86")\n        ggml_add') :].partition("elseif(GGML_SYS")[0]
-    theirs = {f"ggml-cpu-{name}" for name in re.findall(r"backend_variant\((\w+)", x86)}
-    assert {k.target for k in matrix() if k.machine == "x86_64"} == theirs
+    text = text[text.index("if (GGML_CPU_ALL_VARIANTS)") :].partition('STREQUAL "PowerPC"')[0]
+    rows = re.findall(r"ggml_add_cpu_backend_variant\((\S+?)((?: +[A-Z0-9_]+)*)\)", text)
+    theirs = {
+        f"ggml-cpu-{name}": [flag for word in words.split() for flag in FEATURES[word]]
+        for name, words in rows
+        if not name.startswith("android")
+    }
+    assert len(theirs) == 14 + 8 + 3
+    assert {k.target: list(k.run.cpu) for k in matrix() if k.kind == "cpu"} == theirs
+
+
+def test_accelerators_are_targets_of_the_build(llama_source: Path) -> None:
+    options = (llama_source / "ggml/CMakeLists.txt").read_text()
+    for kernel in matrix():
+        if kernel.kind != "cpu":
+            path = llama_source / "ggml/src" / kernel.target / "CMakeLists.txt"
+            assert f"ggml_add_backend_library({kernel.target}" in path.read_text()
+        for option in [*load_matrix().options, *kernel.options]:
+            known = re.search(rf"\b(?:option|set)\s*\({option}\s", options)
+            assert known or option.startswith("CMAKE_"), option
+
+
+def test_devices_are_called_as_llama_cpp_calls_them(llama_source: Path) -> None:
+    headers = "".join(p.read_text() for p in (llama_source / "ggml/include").glob("*.h"))
+    headers += (llama_source / "ggml/src/ggml-metal/ggml-metal.cpp").read_text()
+    for kernel in matrix():
+        if kernel.force.device:
+            assert f'_NAME "{kernel.force.device.rstrip("0")}"' in headers, kernel.name
 
 
 def test_the_pin_names_the_commit_of_its_changelog(llama_source: Path) -> None:
