@@ -11,6 +11,7 @@ from quantmint.errors import BuildError, IntegrityError, SourceError
 from quantmint.files import clone_or_copy, fsync_folder, sha256_of
 from quantmint.native.pin import Pin
 from quantmint.process import Command, Limits, run
+from quantmint.registry.actions import Action, Outcome, lookup, record
 from quantmint.registry.store import Blob, Store
 
 SDIST_LIMIT = 512 << 20
@@ -28,7 +29,7 @@ def fetch_sdist(store: Store, pin: Pin) -> Blob:
     """
     path = store.path(pin.sha256)
     if path.is_file() and sha256_of(path) == pin.sha256:
-        return Blob(pin.sha256, path.stat().st_size)
+        return _keep(store, store.find(pin.sha256))
     local = os.environ.get("QUANTMINT_LLAMA_SDIST")
     with store.stage() as stage:
         found = _copy_local(Path(local), stage) if local else _download(pin, stage)
@@ -38,7 +39,15 @@ def fetch_sdist(store: Store, pin: Pin) -> Blob:
                 f"{found.name} has the sha256 {actual}, not the pinned {pin.sha256}",
                 mend="fetch it again from the official package index; do not use this file",
             )
-        return store.adopt(found)
+        return _keep(store, store.adopt(found))
+
+
+def _keep(store: Store, blob: Blob) -> Blob:
+    """Record what was fetched: garbage collection keeps it as long as it is of use."""
+    action = Action(name="fetch-llama.cpp", inputs={"sdist": blob.sha256}, tools={})
+    if lookup(store, action) is None:
+        record(store, action, Outcome(outputs={"sdist": blob}))
+    return blob
 
 
 def _copy_local(path: Path, stage: Path) -> Path:

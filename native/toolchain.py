@@ -1,4 +1,4 @@
-"""Finding the compiler, CMake and ninja, and saying what is missing."""
+"""Finding compilers (for this machine or another), CMake and ninja; saying what is missing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from quantmint.errors import BuildError
 from quantmint.files import digest_of
+from quantmint.native.host import machine_name
 from quantmint.process import Command, run
 
 
@@ -24,37 +25,82 @@ class Tool:
     version: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Toolchain:
-    """Everything that building llama.cpp needs."""
+    """Everything that building llama.cpp needs. `machine` is what it compiles for."""
 
     cc: Tool
     cxx: Tool
     cmake: Tool
     ninja: Tool
     triple: str
+    machine: str
+    binutils: tuple[str, ...]
+
+    @property
+    def compiler(self) -> str:
+        """A digest that changes when another compiler, assembler or linker would be used."""
+        tools = [[tool.name, tool.version] for tool in (self.cc, self.cxx)]
+        return digest_of([self.triple, self.machine, tools, list(self.binutils)])
 
     @property
     def identity(self) -> str:
-        """A digest that changes when another compiler or CMake would be used."""
-        tools = (self.cc, self.cxx, self.cmake, self.ninja)
-        return digest_of([self.triple, *([tool.name, tool.version] for tool in tools)])
+        """A digest that changes when another compiler, CMake or ninja would be used."""
+        tools = [[tool.name, tool.version] for tool in (self.cmake, self.ninja)]
+        return digest_of([self.compiler, tools])
+
+    @property
+    def is_cross(self) -> bool:
+        """Whether it compiles for another kind of machine than this one."""
+        return self.machine != machine_name()
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What CMake must be told of it."""
+        found = {
+            "CMAKE_C_COMPILER": str(self.cc.path),
+            "CMAKE_CXX_COMPILER": str(self.cxx.path),
+            "CMAKE_MAKE_PROGRAM": str(self.ninja.path),
+        }
+        if self.is_cross:
+            found |= {"CMAKE_SYSTEM_NAME": "Linux", "CMAKE_SYSTEM_PROCESSOR": self.machine}
+        return found
 
 
-def find_toolchain() -> Toolchain:
-    """Find the compilers (`CC` and `CXX` win), CMake and ninja.
+def find_toolchain(machine: str | None = None) -> Toolchain:
+    """Find the compilers, CMake and ninja.
+
+    Args:
+        machine: what to compile for, as `uname -m` prints it; this machine by default. `CC` and
+            `CXX` win for this machine; for another one, GCC under its Debian name is taken.
 
     Raises:
         BuildError: one is missing; the message says how to install it.
     """
-    cxx = _compiler("C++", os.environ.get("CXX"), ("c++", "g++", "clang++"))
+    wanted = machine or machine_name()
+    if wanted == machine_name():
+        cxx = _compiler("C++", os.environ.get("CXX"), ("c++", "g++", "clang++"))
+        cc = _compiler("C", os.environ.get("CC"), ("cc", "gcc", "clang"))
+    else:
+        cxx, cc = _cross(wanted, "g++"), _cross(wanted, "gcc")
+    cmake, ninja = _packaged("cmake"), _packaged("ninja")
     return Toolchain(
-        cc=_compiler("C", os.environ.get("CC"), ("cc", "gcc", "clang")),
+        cc=cc,
         cxx=cxx,
-        cmake=_packaged("cmake"),
-        ninja=_packaged("ninja"),
+        cmake=cmake,
+        ninja=ninja,
         triple=_says(str(cxx.path), "-dumpmachine"),
+        machine=wanted,
+        binutils=tuple(_binutil(cxx, name) for name in ("as", "ld")),
     )
+
+
+def compiler_identity(machine: str | None = None) -> str:
+    """Return the compilers' digest, or `none` where there is none: for code versions."""
+    try:
+        return find_toolchain(machine).compiler
+    except BuildError:
+        return "none"
 
 
 def _compiler(language: str, chosen: str | None, usual: tuple[str, ...]) -> Tool:
@@ -69,6 +115,17 @@ def _compiler(language: str, chosen: str | None, usual: tuple[str, ...]) -> Tool
     )
 
 
+def _cross(machine: str, name: str) -> Tool:
+    full = f"{machine}-linux-gnu-{name}"
+    path = shutil.which(full)
+    if path is None:
+        raise BuildError(
+            f"{full} was not found: kernels for {machine} can't be built on {machine_name()}",
+            mend=f"apt-get install g++-{machine.replace('_', '-')}-linux-gnu",
+        )
+    return Tool(full, Path(path), _says(path, "--version"))
+
+
 def _packaged(name: str) -> Tool:
     """Find a tool that the `build` extra installs, beside our own Python before elsewhere."""
     beside = Path(sys.executable).parent
@@ -79,6 +136,12 @@ def _packaged(name: str) -> Tool:
             mend="pip install 'quantmint[build]'",
         )
     return Tool(name, Path(path), _says(path, "--version"))
+
+
+def _binutil(cxx: Tool, name: str) -> str:
+    """Return the version of the assembler or linker that the compiler calls; it makes bytes too."""
+    path = shutil.which(_says(str(cxx.path), f"-print-prog-name={name}"))
+    return _says(path, "--version") if path else f"{name} unknown"
 
 
 @cache

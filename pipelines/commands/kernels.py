@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict
 
 import click
 
-from quantmint.assets.mint import open_mint
-from quantmint.files import human_bytes
-from quantmint.native.build import build_kernel
-from quantmint.native.kernels import choose, cpu_flags, host_kernel, machine_name, matrix
-from quantmint.pipelines.commands.build import show_progress
-from quantmint.registry.text import table
+from quantmint.native.kernels import host_kernel, matrix
+from quantmint.native.probes.answers import Answer, answer
+from quantmint.native.probes.look import look
+from quantmint.pipelines.commands.kernel_assays import assay
+from quantmint.pipelines.commands.kernel_builds import build
+from quantmint.registry.text import wrapped
 
 
 @click.group()
@@ -22,36 +25,66 @@ def kernels() -> None:
 @kernels.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the matrix for programs.")
 def list_kernels(as_json: bool) -> None:
-    """List every kernel: can this machine run it, and if not, what it lacks."""
-    rows = [(kernel, kernel.lacking(machine_name(), cpu_flags())) for kernel in matrix()]
+    """List every kernel: can this machine build and run it, and if not, what mends it."""
+    machine = look(matrix())
+    answers = [answer(kernel, machine) for kernel in matrix()]
+    best = host_kernel().name
     if as_json:
-        found = [
-            {"kernel": k.name, "machine": k.machine, "runnable": not lack, "lacks": lack}
-            for k, lack in rows
-        ]
+        found = {
+            "machine": {**asdict(machine), "flags": sorted(machine.flags)},
+            "kernels": [_facts(each, best) for each in answers],
+        }
         click.echo(json.dumps(found, indent=2))
         return
-    best = host_kernel().name
-    shown = [
-        [k.name, k.machine, "no" if lack else "yes", ", ".join(lack) or _mark(k.name == best)]
-        for k, lack in rows
-    ]
-    click.echo(table(["kernel", "machine", "runs here", "lacks"], shown))
+    columns = shutil.get_terminal_size((100, 24)).columns
+    rows = [
+        [each.kernel.name, each.kernel.kind, _yes(each.builds), _yes(each.runs),
+         each.summary or "this machine's best CPU kernel" * (each.kernel.name == best)]
+        for each in answers
+    ]  # fmt: skip
+    click.echo(wrapped(["kernel", "kind", "builds", "runs", "missing"], rows, columns=columns))
+    mends = [[_some(names), mend] for mend, names in _mends(answers).items()]
+    if mends:
+        click.echo("\nWhat mends it:")
+        click.echo(wrapped(["kernels", "mend"], mends, columns=columns))
 
 
-@kernels.command("build")
-@click.argument("names", nargs=-1)
-def build_kernels(names: tuple[str, ...]) -> None:
-    """Build the bundles of the named kernels; of this machine's best one by default."""
-    import logging
+def _facts(each: Answer, best: str) -> dict[str, object]:
+    """Return all that is known of a kernel on this machine."""
+    return {
+        **each.kernel.model_dump(),
+        "library": each.kernel.library,
+        "best": each.kernel.name == best,
+        "builds": each.builds,
+        "runs": each.runs,
+        "missing_to_build": [asdict(missing) for missing in each.to_build],
+        "missing_to_run": [asdict(missing) for missing in each.to_run],
+        "summary": each.summary,
+    }
 
-    show_progress()
-    mint = open_mint(logging.getLogger("quantmint").info)
-    for kernel in choose(list(names) or "host"):
-        bundle = build_kernel(mint.home, mint.store, kernel, mint.report)
-        how = "from the store" if bundle.cached else f"built in {bundle.seconds:.0f} s"
-        click.echo(f"{kernel.name}: {how}, {human_bytes(bundle.tree.size)}, {bundle.folder}")
+
+def _mends(answers: Iterable[Answer]) -> dict[str, list[str]]:
+    """Return what would mend something, and the names of the kernels that it is for.
+
+    Of what running needs only the root is listed: without a GPU nobody installs a driver.
+    """
+    found: dict[str, list[str]] = {}
+    for each in answers:
+        for missing in (*each.to_build, *each.to_run[:1]):
+            names = found.setdefault(missing.mend, []) if missing.mend else []
+            if each.kernel.name not in names:
+                names.append(each.kernel.name)
+    return found
 
 
-def _mark(is_best: bool) -> str:
-    return "- (this machine's best)" if is_best else "-"
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:2])
+    return shown if len(names) <= 2 else f"{shown} and {len(names) - 2} more"
+
+
+def _yes(can: bool) -> str:
+    return "yes" if can else "no"
+
+
+kernels.add_command(build)
+kernels.add_command(assay)

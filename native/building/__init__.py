@@ -1,0 +1,1 @@
+"""Building: configured trees, what CMake says of them, compiling, and the parts of bundles."""
