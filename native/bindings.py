@@ -1,54 +1,16 @@
-"""Asking the worker child: tokenizing and chatting through llama-cpp-python."""
+"""Asking the worker child: tokenizing through llama-cpp-python."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from quantmint.native.build import Bundle
 from quantmint.native.tools import PATIENT, model_limits
 from quantmint.process import Command, failure, run
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model said to one prompt; `ended` is `stop` (by itself) or `length` (cut off)."""
-
-    text: str
-    ended: str
-    prompt: str
-    tokens: int
-    finite: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chat:
-    """One prompt. `format` serves models without a chat template: `{prompt}` stands in it."""
-
-    prompt: str
-    format: str = "{prompt}"
-    max_tokens: int = 64
-    context: int = 512
-    threads: int = 1
-    gpu_layers: int = 0
-
-
-def chat(bundle: Bundle, model: Path, job: Chat, *, log: Path) -> Answer:
-    """Let the model answer one prompt in its own format.
-
-    Raises:
-        BuildError: the model does not load, or the child was ended.
-    """
-    request = {
-        "task": "chat", "prompt": job.prompt, "format": job.format,
-        "max_tokens": job.max_tokens, "context": job.context, "threads": job.threads,
-        "gpu_layers": job.gpu_layers,
-    }  # fmt: skip
-    return Answer(**_ask(bundle, model, request, log))
 
 
 def tokenize(bundle: Bundle, model: Path, texts: Sequence[str], *, log: Path) -> list[list[int]]:
