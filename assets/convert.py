@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from quantmint import names
+from quantmint.assets.conversion.added import model_name
 from quantmint.assets.mint import Mint
 from quantmint.assets.recipe import Recipe
 from quantmint.assets.source import SourceWeights
@@ -55,13 +56,15 @@ def make_fp16(mint: Mint, recipe: Recipe, source: SourceWeights, bundle: Bundle)
         UserError: the disk is too small.
     """
     if source.is_checkpoint:
+        folder = checkout(mint.store, load_tree(mint.store, source.blob), checkpoint_name(recipe))
+        name = model_name(folder, checkpoint_name(recipe))
         action = Action(
             name="convert",
             inputs={"source": source.blob.sha256},
             tools=converter_identity(),
-            arguments={"outtype": "f16", "name": checkpoint_name(recipe)},
+            arguments={"outtype": "f16", "name": checkpoint_name(recipe), "model_name": name},
         )
-        outcome = perform(mint.store, action, lambda: _convert(mint, recipe, source))
+        outcome = perform(mint.store, action, lambda: _convert(mint, recipe, source, folder, name))
     elif gguf.read(mint.store.path(source.blob.sha256)).is_quantized:
         action = Action(
             name="dequantize",
@@ -75,16 +78,16 @@ def make_fp16(mint: Mint, recipe: Recipe, source: SourceWeights, bundle: Bundle)
     return Converted(blob, gguf.read(mint.store.path(blob.sha256)), outcome.cached)
 
 
-def _convert(mint: Mint, recipe: Recipe, source: SourceWeights) -> Outcome:
+def _convert(
+    mint: Mint, recipe: Recipe, source: SourceWeights, folder: Path, name: str | None
+) -> Outcome:
     mint.store.require_room(int(source.weights * 2.02))
-    tree = load_tree(mint.store, source.blob)
-    folder = checkout(mint.store, tree, checkpoint_name(recipe))
     script = converter_script(mint.home, mint.store)
     with mint.store.stage() as stage:
         target = stage / "fp16.gguf"
         log = mint.log(recipe.model, "convert")
         try:
-            tools.convert(script, folder, target, report=mint.report, log=log)
+            tools.convert(script, folder, target, name=name, report=mint.report, log=log)
         except BuildError as error:
             raise _tokenizer_unknown(error) or error from None
         if not gguf.read(target).tensors:  # without weights the converter writes a vocabulary

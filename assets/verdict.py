@@ -13,12 +13,26 @@ from quantmint.registry.actions import Action, Outcome, perform
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome of one check: its reason names the value, the threshold and what to do."""
+    """The outcome of one check: its reason names the value, the threshold and what to do.
+
+    A check that could not be made (`made` is false) did not pass either, and its reason says what
+    is missing: it is no reason to withhold, and none to be silent.
+    """
 
     check: str
     passed: bool
     reason: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    made: bool = True
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the bytes may not be used: the check was made, and failed."""
+        return self.made and not self.passed
+
+
+class NotMadeError(Exception):
+    """A check can't be made here; the text says why."""
 
 
 def judge(mint: Mint, action: Action, test: Callable[[], tuple[str, Mapping[str, Any]]]) -> Verdict:
@@ -33,6 +47,8 @@ def judge(mint: Mint, action: Action, test: Callable[[], tuple[str, Mapping[str,
 
     try:
         outcome = perform(mint.store, action, make)
+    except NotMadeError as why:
+        return Verdict(action.name, False, f"not checked: {why}", made=False)
     except (IntegrityError, BuildError) as error:
         return Verdict(action.name, False, str(error))
     return Verdict(action.name, True, str(outcome.facts["reason"]), outcome.facts["facts"])

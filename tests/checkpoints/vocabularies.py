@@ -79,7 +79,8 @@ def write_json(folder: Path, **files: object) -> None:
 
 def _tokenizer_json(model: Json, added: Any, **parts: Any) -> Json:
     empty = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer"))
-    listed = [{"id": int(at), **token} for at, token in added.items()]
+    # In order of id: the tokenizers library numbers them as they come.
+    listed = [{"id": at, **added[str(at)]} for at in sorted(map(int, added))]
     bpe: Json = {"type": "BPE", "dropout": None, "unk_token": None, "fuse_unk": False} | model
     rest: Json = {"post_processor": None, "decoder": None} | parts
     return {"version": "1.0", **empty, "added_tokens": listed, **rest, "model": bpe}

@@ -1,0 +1,1 @@
+"""The conversion against its source: tokens, template, weights, logits; before any quantizing."""

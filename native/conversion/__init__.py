@@ -1,0 +1,1 @@
+"""Asking llama.cpp what it makes of a converted file: tokens, templates, logits."""
