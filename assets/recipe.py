@@ -6,6 +6,7 @@ The defaults of a model file have their one home here.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -32,6 +33,20 @@ def _known_variant(name: str) -> str:
         raise ValueError(error.what) from None
 
 
+def hub_repository(value: str | None) -> str | None:
+    """Return the name of a Hub repository if it is one."""
+    if value is not None and _REPO.fullmatch(value) is None:
+        raise ValueError(f"{value[:120]!r} is no Hub repository; write it as owner/name")
+    return value
+
+
+def hub_revision(value: str) -> str:
+    """Return the name of a branch, a tag or a commit if it can be one."""
+    if _REVISION.fullmatch(value) is None or ".." in value:
+        raise ValueError(f"{value[:130]!r} is no branch, tag or commit")
+    return value
+
+
 Variant = Annotated[str, AfterValidator(_known_variant)]
 
 
@@ -52,19 +67,8 @@ class Source(Strict):
     embedded: Literal["phi-3-nano"] | None = None
     requantize: bool = False
 
-    @field_validator("hub")
-    @classmethod
-    def _repo(cls, value: str | None) -> str | None:
-        if value is not None and _REPO.fullmatch(value) is None:
-            raise ValueError(f"{value[:120]!r} is no Hub repository; write it as owner/name")
-        return value
-
-    @field_validator("revision")
-    @classmethod
-    def _rev(cls, value: str) -> str:
-        if _REVISION.fullmatch(value) is None or ".." in value:
-            raise ValueError(f"{value[:130]!r} is no branch, tag or commit")
-        return value
+    _repo = field_validator("hub")(hub_repository)
+    _rev = field_validator("revision")(hub_revision)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Source:
@@ -90,18 +94,53 @@ class Source(Strict):
         return self.gguf or self.path or f"embedded {self.embedded}"
 
 
+class TextFile(Strict):
+    """A text out of a Hub repository (`hub`, at a revision) or out of an installed package."""
+
+    hub: str | None = None
+    kind: Literal["dataset", "model"] = "dataset"
+    revision: str = "main"
+    package: str | None = None
+    file: Annotated[str, Field(min_length=1, max_length=1024)]
+
+    _repo = field_validator("hub")(hub_repository)
+    _rev = field_validator("revision")(hub_revision)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> TextFile:
+        if (self.hub is None) == (self.package is None):
+            raise ValueError("a text is in exactly one of hub and package")
+        return self
+
+
+class Imatrix(Strict):
+    """How the importance matrix is made: from the first `chunks` chunks of `context` tokens.
+
+    `text` is `default` (embedded, no line of it in the assay's text), a path, or a `TextFile`.
+    A shorter text is read to its end.
+    """
+
+    text: str | TextFile = "default"
+    chunks: Annotated[int, Field(ge=1, le=100_000)] = 128
+    context: Annotated[int, Field(ge=64, le=1 << 16)] = 512
+
+
 class Assay(Strict):
     """What the variants are tested with.
 
-    `text` is `default` (embedded, held out from calibration) or a path; `contexts` count tokens,
-    the first one is used by the smoke test; `chunks` bounds how much of the text is read;
-    `format` serves models without a chat template and holds `{prompt}`.
+    `text` is `default` (embedded, held out from calibration) or a path; `contexts` count tokens
+    (a LongRoPE model is measured at both sides of its switch whatever they are); `chunks` bounds
+    how much of the text is read; `tasks` says whether the bundled multiple-choice sets are asked;
+    `format` serves models without a chat template and holds `{prompt}`. `kernels` is `best` (this
+    machine's best one), `host` (all that it can run) or a list of names; quality is measured on
+    the last of them, agreement and speed on each.
     """
 
     text: str = "default"
     contexts: tuple[Annotated[int, Field(ge=64, le=1 << 20)], ...] = (512,)
     chunks: Annotated[int, Field(ge=2, le=10_000)] = 24
-    kernels: Literal["host"] | tuple[str, ...] = "host"
+    tasks: bool = True
+    kernels: Literal["best", "host"] | tuple[str, ...] = "best"
     prompt: str = "Can you introduce .NET"
     format: str = "{prompt}"
     gpu_layers: Annotated[int, Field(ge=0, le=999)] = 0
@@ -117,7 +156,7 @@ class Assay(Strict):
     @classmethod
     def _known(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         # Only the names: a model file holds on machines that can't run all of its kernels.
-        for name in () if value == "host" else value:
+        for name in () if isinstance(value, str) else value:
             try:
                 kernel_named(name)
             except QuantmintError as error:
@@ -132,25 +171,65 @@ class Assay(Strict):
         return value
 
 
-# The worst perplexity ratio to FP16 that a variant may have, by its nominal bits per weight.
-# From the published ladders of models of 1 to 8 billion weights, with room for small ones.
-PPL_RATIO: Final = ((8.0, 1.02), (6.0, 1.05), (5.0, 1.08), (4.2, 1.2), (3.5, 1.5), (2.9, 2.5))
-PPL_RATIO_BELOW: Final = 5.0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What a variant of at least `bits` per weight must keep of FP16's predictions."""
+
+    bits: float
+    ppl_ratio: float
+    kld: float
+    top1: float
+    task_drop: float
+
+
+# From the published ladders of models of 0.1 to 8 billion weights, with room for small ones: a
+# broken file misses these by far. `task_drop` is a share of the items.
+BOUNDS: Final = (
+    Bounds(bits=8.0, ppl_ratio=1.02, kld=0.02, top1=0.94, task_drop=0.05),
+    Bounds(bits=6.0, ppl_ratio=1.05, kld=0.05, top1=0.9, task_drop=0.06),
+    Bounds(bits=5.0, ppl_ratio=1.08, kld=0.1, top1=0.86, task_drop=0.08),
+    Bounds(bits=4.2, ppl_ratio=1.2, kld=0.25, top1=0.8, task_drop=0.1),
+    Bounds(bits=3.5, ppl_ratio=1.5, kld=0.5, top1=0.7, task_drop=0.15),
+    Bounds(bits=2.9, ppl_ratio=2.5, kld=0.9, top1=0.6, task_drop=0.2),
+    Bounds(bits=0.0, ppl_ratio=5.0, kld=1.6, top1=0.45, task_drop=0.3),
+)
 
 
 class Gates(Strict):
-    """What a variant must pass. A ratio given here holds for every variant."""
+    """What a variant must pass. A bound given here holds for every variant.
+
+    `max_ppl_ratio`, `max_kld` (mean, in nats) and `min_top1` compare with FP16 at each context;
+    `max_task_drop` is the share of task items that may be lost beyond chance; `max_logits_nmse`
+    bounds how far kernels may differ from the reference kernel on the same file.
+    `max_source_nmse` and `min_source_top1` compare the FP16 file's logits with transformers';
+    their defaults were measured on every Phi architecture (docs/conversion.md).
+    """
 
     max_ppl_ratio: Annotated[float, Field(gt=1.0)] | None = None
+    max_kld: Annotated[float, Field(gt=0.0)] | None = None
+    min_top1: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    max_task_drop: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    max_logits_nmse: Annotated[float, Field(gt=0.0)] = 1e-3
+    max_source_nmse: Annotated[float, Field(gt=0.0)] = 1e-4
+    min_source_top1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     max_fallback_tensors: Annotated[int, Field(ge=0)] = 0
     chat: bool = True
 
-    def ppl_ratio(self, variant: str) -> float:
-        """Return the largest perplexity, relative to FP16, that `variant` may have."""
-        if self.max_ppl_ratio is not None:
-            return self.max_ppl_ratio
-        bits = FTYPES[variant].bits
-        return next((ratio for least, ratio in PPL_RATIO if bits >= least), PPL_RATIO_BELOW)
+    @property
+    def source_bounds(self) -> tuple[float, float]:
+        """What the FP16 file's logits must keep of the source's: largest error, least top-1."""
+        return (self.max_source_nmse, self.min_source_top1)
+
+    def bounds(self, variant: str) -> Bounds:
+        """Return what `variant` must keep: these gates', else the defaults for its bits."""
+        usual = next(row for row in BOUNDS if FTYPES[variant].bits >= row.bits)
+        return Bounds(
+            bits=usual.bits,
+            ppl_ratio=self.max_ppl_ratio or usual.ppl_ratio,
+            kld=self.max_kld or usual.kld,
+            top1=self.min_top1 or usual.top1,
+            task_drop=self.max_task_drop or usual.task_drop,
+        )
 
 
 DEFAULT_VARIANTS: Final = (
@@ -166,7 +245,7 @@ class Recipe(Strict):
     source: Source
     family: str | None = None
     parameters: Annotated[int, Field(gt=0)] | None = None
-    imatrix: None = None
+    imatrix: Imatrix | None = None
     variants: tuple[Variant, ...] = DEFAULT_VARIANTS
     assay: Assay = Assay()
     gates: Gates = Gates()
@@ -180,9 +259,11 @@ class Recipe(Strict):
 
     @field_validator("imatrix", mode="before")
     @classmethod
-    def _not_yet(cls, value: object) -> None:
-        if value is not None:
-            raise ValueError("this version makes no importance matrix: leave the key out")
+    def _shorthand(cls, value: object) -> object:
+        """`true` and `default` stand for the defaults, `false` for none."""
+        if value is True or value == "default":
+            return Imatrix()
+        return None if value is False else value
 
     @field_validator("variants")
     @classmethod
@@ -208,13 +289,18 @@ class Recipe(Strict):
         if names.TITLE.fullmatch(self.title) is None:
             raise ValueError(f"title {self.title!r} is no file name: letters, digits and . _ -")
         needy = [name for name in self.variants if FTYPES[name].needs_imatrix]
-        if needy:
+        if needy and self.imatrix is None:
             raise ValueError(
-                f"{', '.join(needy)} can't be made without an importance matrix, and this version "
-                "makes none: `quantmint quantize --imatrix` takes one made elsewhere"
+                f"{', '.join(needy)} can't be made without an importance matrix: "
+                "add `imatrix: default`, or name a calibration text (docs/models.md)"
             )
         return self
 
     def file_name(self, variant: str) -> str:
         """Return the public file name of a variant, as resolvers on the Hub expect it."""
         return f"{self.title}-{variant}.gguf"
+
+    @property
+    def imatrix_name(self) -> str:
+        """The public file name of the importance matrix."""
+        return f"{self.title}-imatrix.gguf"

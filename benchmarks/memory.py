@@ -31,16 +31,16 @@ STAGES = """
 import sys
 from pathlib import Path
 from quantmint.assets.convert import make_fp16
-from quantmint.assets.definitions import model_kernel
 from quantmint.assets.mint import open_mint
 from quantmint.assets.recipe import Recipe, Source
 from quantmint.assets.source import fetch_source
 from quantmint.assets.variants import strike_variants
 from quantmint.native.build import build_kernel
+from quantmint.native.kernels import host_kernel
 folder, variants = Path(sys.argv[1]), sys.argv[2].split(",")
 mint = open_mint(lambda line: print(line[:150], flush=True))
 recipe = Recipe(model="shaped", source=Source(path=str(folder)), variants=tuple(variants))
-bundle = build_kernel(mint.home, mint.store, model_kernel(recipe), mint.report)
+bundle = build_kernel(mint.home, mint.store, host_kernel(), mint.report)
 print("READY", flush=True)
 source = fetch_source(mint, recipe, folder)
 fp16 = make_fp16(mint, recipe, source, bundle)

@@ -10,10 +10,12 @@ from typing import Any
 import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError
 
-from quantmint.assets.definitions import Line, kernel_key, model_kernel
-from quantmint.assets.smoke import CHECKS
+from quantmint.assets.conversion.checks import CHECKS
+from quantmint.assets.graph.assay import REPORT, checks_on, needs_reference
+from quantmint.assets.graph.line import Line, kernel_key
 from quantmint.errors import BugError, QuantmintError, UserError, nearest
 from quantmint.home import Home, find_home
+from quantmint.native.kernels import reference_kernel
 from quantmint.pipelines.definitions import build_definitions
 from quantmint.pipelines.instance import open_instance
 from quantmint.pipelines.reaper import process_tag, reap
@@ -95,14 +97,24 @@ def wanted_keys(line: Line, variants: Sequence[str]) -> set[dg.AssetKey]:
                 f"{recipe.model} has no variant {name!r}{nearest(name, recipe.variants)}",
                 mend=f"add it to `variants:` of {recipe.model}, or leave it out",
             )
-    leaves = ["source_weights", "fp16_gguf", *(variants or recipe.variants)]
-    return {kernel_key(model_kernel(recipe)), *(line.key(leaf) for leaf in leaves)}
+    chosen = tuple(variants or recipe.variants)
+    kernels = [*line.kernels, *([reference_kernel()] if needs_reference(line) else [])]
+    return {
+        *(kernel_key(kernel) for kernel in kernels),
+        *(line.key(leaf) for leaf in ("source_weights", "fp16_gguf", *chosen)),
+        *([line.key("imatrix")] if recipe.imatrix else []),
+        *(line.on(variant, kernel) for variant in chosen for kernel in line.kernels),
+        line.key(REPORT),
+    }
 
 
 def restore_links(home: Home, store: Store, line: Line, rows: Sequence[VariantRow]) -> None:
-    """Put back a variant's file in the models folder, should someone have removed it."""
+    """Let the models folder hold exactly the variants that passed."""
     for row in rows:
         path = home.models / line.recipe.model / line.recipe.file_name(row.variant)
+        if row.failed:
+            path.unlink(missing_ok=True)
+            continue
         blob = store.find(str(row.metadata["sha256"]))
         if not path.is_file() or path.stat().st_size != blob.size:
             logging.getLogger("quantmint").info("%s: put back from the store", path.name)
@@ -132,7 +144,7 @@ def _materialize(
     except DagsterAssetCheckFailedError as error:
         return str(error)  # the checks' own reasons are in the table of variants
     except Exception as error:
-        ours = _ours(error)
+        ours = our_error(error)
         if ours is None:
             raise
         raise ours from None
@@ -141,11 +153,13 @@ def _materialize(
     return ""
 
 
-def _ours(error: BaseException | None) -> QuantmintError | None:
+def our_error(error: BaseException | None) -> QuantmintError | None:
     """Find our own error below those that Dagster wrapped around it."""
-    while error is not None:
+    seen: set[int] = set()  # errors can name each other in a ring
+    while error is not None and id(error) not in seen:
         if isinstance(error, QuantmintError):
             return error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
 
@@ -153,29 +167,42 @@ def _ours(error: BaseException | None) -> QuantmintError | None:
 def _rows(
     instance: dg.DagsterInstance, line: Line, wanted: set[dg.AssetKey]
 ) -> tuple[VariantRow, ...]:
-    keys = [line.key(v) for v in line.recipe.variants if line.key(v) in wanted]
+    keys = [key for key in wanted if key.path[0] == line.recipe.model]
     last: Mapping[dg.AssetKey, Last] = last_of(instance, keys)
-    return tuple(
-        VariantRow(key.path[-1], last[key].metadata, _failed(instance, key))
-        for key in keys
-        if key in last
-    )
+    rows = []
+    for variant in line.recipe.variants:
+        made, measured = last.get(line.key(variant)), last.get(line.on(variant, line.kernel))
+        if made is not None and measured is not None:
+            metadata = {**measured.metadata, **made.metadata}
+            rows.append(VariantRow(variant, metadata, _failed(instance, line, variant)))
+    return tuple(rows)
 
 
-def _failed(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[str, ...]:
+def _failed(instance: dg.DagsterInstance, line: Line, variant: str) -> tuple[str, ...]:
     """Return `check: reason` of every check that the latest bytes of a variant did not pass."""
     said = []
-    for name in CHECKS:
-        found = latest_check(instance, key, name)
-        if found is not None and not found.passed:
-            said.append(f"{name}: {found.description}")
+    for kernel in line.kernels:
+        for name in checks_on(line, kernel):
+            found = latest_check(instance, line.on(variant, kernel), name)
+            if found is not None and _refuses(found):
+                on = "" if kernel.name == line.kernel.name else f" on {kernel.name}"
+                said.append(f"{name}{on}: {found.description}")
     return tuple(said)
 
 
 def _fp16_said(instance: dg.DagsterInstance, line: Line) -> str:
     """Return why the FP16 file was refused, or an empty string if it was not."""
-    found = latest_check(instance, line.key("fp16_gguf"), "tokenizer")
-    return "" if found is None or found.passed else f"tokenizer: {found.description}"
+    said = []
+    for name in CHECKS:
+        found = latest_check(instance, line.key("fp16_gguf"), name)
+        if found is not None and _refuses(found):
+            said.append(f"{name}: {found.description}")
+    return "; ".join(said)
+
+
+def _refuses(found: dg.AssetCheckEvaluation) -> bool:
+    """A check that could not be made warns."""
+    return not found.passed and found.severity is dg.AssetCheckSeverity.ERROR
 
 
 def latest_check(

@@ -7,24 +7,25 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from quantmint.assets.definitions import (
-    Line,
-    kernel_asset,
-    llama_cpp_spec,
-    model_assets,
-    model_kernel,
-)
+from quantmint.assets.graph.kernels import kernel_assays, kernel_assets, llama_cpp_spec
+from quantmint.assets.graph.line import Line
+from quantmint.assets.graph.model import model_assets
+from quantmint.assets.graph.release import release_asset
 from quantmint.pipelines.spec import Model, load_all
 
 
 def build_definitions(models: Iterable[Model]) -> dg.Definitions:
-    """Return the definitions of these models and of the kernels that they are tested on."""
-    lines = [Line(model.spec, model.base) for model in models]
-    kernels = {model_kernel(line.recipe).name: model_kernel(line.recipe) for line in lines}
-    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [llama_cpp_spec()]
-    assets += [kernel_asset(kernel) for kernel in kernels.values()]
-    for line in lines:
+    """Return the definitions of these models and of every kernel of this kind of machine."""
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
+        llama_cpp_spec(),
+        kernel_assets(),
+        kernel_assays(),
+    ]
+    for model in models:
+        line = Line(model.spec, model.base)
         assets += model_assets(line)
+        if model.spec.release is not None:
+            assets.append(release_asset(line, model.spec.release))
     return dg.Definitions(assets=assets, executor=executor())
 
 
@@ -33,7 +34,7 @@ def executor() -> dg.ExecutorDefinition:
     return dg.multiprocess_executor.configured(
         {
             "max_concurrent": len(os.sched_getaffinity(0)),
-            "start_method": {"forkserver": {"preload_modules": ["quantmint.assets.definitions"]}},
+            "start_method": {"forkserver": {"preload_modules": ["quantmint.assets.graph.model"]}},
         }
     )
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from quantmint.assets.definitions import Line, kernel_key, last_metadata, model_kernel
+from quantmint.assets.graph.line import Line, last_metadata
 from quantmint.assets.source import source_folder
 from quantmint.assets.sources import checkpoint, gguf_file
 from quantmint.errors import QuantmintError
@@ -26,7 +26,11 @@ from quantmint.registry.store import Store
 
 # Measured: the unpacked source, the build tree and the bundle of one kernel on x86-64.
 KERNEL_BYTES: Final = 420_000_000
-FP16_BYTES: Final = 2.0
+# A matrix holds one 32-bit sum for each column, and columns are thousands of weights long.
+BYTES_PER_WEIGHT: Final = {"source_weights": 2.0, "fp16_gguf": 2.0, "imatrix": 4 / 2048}
+RECORD_BYTES: Final = 16_384
+# Where a step stands in the line; kernels are second.
+MADE_BEFORE: Final = {"source_weights": 0, "fp16_gguf": 2, "imatrix": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +89,20 @@ def make_plan(model: Model, variants: Sequence[str] = ()) -> Plan:
     return Plan(model.spec.model, tuple(steps), free, weights)
 
 
-def _place(line: Line, key: dg.AssetKey) -> int:
-    """Order steps as the line runs: source, kernel, FP16, then variants as the file lists them."""
-    order = ["source_weights", "fp16_gguf", *line.recipe.variants]
-    return order.index(key.path[-1]) * 2 if key.path[0] == line.recipe.model else 1
+def _place(line: Line, key: dg.AssetKey) -> tuple[int, int]:
+    """Order steps as the line runs: source, kernels, FP16, matrix, variants, assays.
+
+    Variants come in the order of the model file.
+    """
+    if key.path[0] != line.recipe.model:
+        return (1, 0)
+    leaf, variants = key.path[-1], line.recipe.variants
+    if leaf in MADE_BEFORE:
+        return (MADE_BEFORE[leaf], 0)
+    if leaf in variants:
+        return (4, variants.index(leaf))
+    found = [at for at, name in enumerate(variants) if leaf.startswith(f"{name}_on_")]
+    return (5, found[0]) if found else (6, 0)
 
 
 def _text(reason: Reason | None) -> str | None:
@@ -111,13 +125,14 @@ def _weights(model: Model) -> int | None:
 
 
 def _size(line: Line, key: dg.AssetKey, weights: int | None, source: Any) -> int | None:  # noqa: ANN401
-    if key == kernel_key(model_kernel(line.recipe)):
+    leaf = key.path[-1]
+    if key.path[0] == "kernels":
         return KERNEL_BYTES
+    if leaf not in MADE_BEFORE and leaf not in line.recipe.variants:
+        return RECORD_BYTES
+    if leaf == "source_weights" and source:
+        return int(source["size"])
     if weights is None:
         return None
-    leaf = key.path[-1]
-    if leaf == "source_weights":
-        return int(source["size"]) if source else int(weights * FP16_BYTES)
-    if leaf == "fp16_gguf":
-        return int(weights * FP16_BYTES)
-    return int(weights * ftype(leaf).bits / 8)
+    per_weight = BYTES_PER_WEIGHT[leaf] if leaf in MADE_BEFORE else ftype(leaf).bits / 8
+    return int(weights * per_weight)

@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError, field_validator
 
 from quantmint import names
 from quantmint.assets.recipe import Recipe, Strict
+from quantmint.assets.release.terms import Terms
 from quantmint.errors import UserError, nearest
 
 SIZE_LIMIT: Final = 256 << 10
@@ -21,12 +22,6 @@ SUFFIX: Final = ".yaml"
 _NO_YAML: Final = (
     yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
 )  # fmt: skip
-
-
-class Release(Strict):
-    """Where a release is published."""
-
-    hub: Annotated[str, Field(pattern=r"^[\w-][\w.-]*/[\w-][\w.-]*$")]
 
 
 class Refresh(Strict):
@@ -45,7 +40,7 @@ class Refresh(Strict):
 class ModelSpec(Recipe):
     """One model file: the recipe, and how it is released and refreshed."""
 
-    release: Release | None = None
+    release: Terms | None = None
     refresh: Refresh | None = None
 
 
@@ -188,7 +183,7 @@ def _explain(path: Path, node: yaml.Node, error: ValidationError) -> UserError:
     return UserError("\n".join(lines), mend="correct the model file; its keys: docs/models.md")
 
 
-_UNION_BRANCHES: Final = frozenset({"str", "PackageFile"})
+_UNION_BRANCHES: Final = frozenset({"str", "PackageFile", "TextFile"})
 
 
 def _say(found: Any, where: str) -> str:  # noqa: ANN401

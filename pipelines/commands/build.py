@@ -76,14 +76,17 @@ def _print(model: Model, built: Built, seconds: float) -> None:
             human_bytes(row.metadata["size"]),
             f"{row.metadata['bits_per_weight']:.2f}",
             _number(row.metadata.get("perplexity"), 4),
-            _number(row.metadata.get("prompt_tokens_per_second"), 0),
-            _number(row.metadata.get("generation_tokens_per_second"), 0),
+            _number(row.metadata.get("kld"), 5),
+            _number(row.metadata.get("top1"), 3),
+            _number(row.metadata.get("prompt_512_tokens_per_second"), 0),
+            _number(row.metadata.get("generation_32_tokens_per_second"), 0),
             "withheld" if row.failed else "passed",
         ]
         for row in built.rows
     ]
-    head = ["variant", "size", "bits/weight", "perplexity", "prompt t/s", "gen. t/s", "tests"]
-    click.echo("\n" + table(head, rows, right=" rrrrr"))
+    head = ["variant", "size", "bits/weight", "perplexity", "KLD", "top-1",
+            "prompt t/s", "gen. t/s", "gates"]  # fmt: skip
+    click.echo("\n" + table(head, rows, right=" rrrrrrr"))
     for row in built.rows:
         for reason in row.failed:
             click.echo(f"\n{row.variant} is withheld: {reason}")
@@ -121,4 +124,4 @@ def _says(row: VariantRow) -> str:
 
 
 def _folder(row: VariantRow) -> str:
-    return str(row.metadata["file"]).rpartition("/")[0]
+    return str(row.metadata["visible_file"]).rpartition("/")[0]

@@ -18,6 +18,7 @@ import pytest
 
 from helpers import processes_of
 from quantmint.home import Home
+from quantmint.native.kernels import host_kernel
 
 pytestmark = pytest.mark.e2e
 
@@ -90,8 +91,12 @@ def test_one_variant_is_materialized_from_the_page_and_all_stops(service: Servic
     groups = {node["groupName"] for node in nodes}
     assert {"models/phi_3_nano", "kernels", "upstream"} <= groups
 
-    keys = [["kernels", kernel_of(nodes)]]
-    keys += [["phi-3-nano", leaf] for leaf in ("source_weights", "fp16_gguf", "Q4_K_M")]
+    kernel = host_kernel().name
+    keys = [["kernels", kernel]]
+    keys += [
+        ["phi-3-nano", leaf]
+        for leaf in ("source_weights", "fp16_gguf", "Q4_K_M", f"Q4_K_M_on_{kernel}")
+    ]
     run_id = launch(service, keys)
     assert wait_for(service, run_id) == "SUCCESS"
     assert (service.home.models / "phi-3-nano" / "Phi-3-nano-Q4_K_M.gguf").is_file()
@@ -100,11 +105,6 @@ def test_one_variant_is_materialized_from_the_page_and_all_stops(service: Servic
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(timeout=60) == 0
     assert [line for line in processes_of(service.home) if "pytest" not in line] == []
-
-
-def kernel_of(nodes: list[dict[str, Any]]) -> str:
-    """Return the name of the kernel in the graph."""
-    return next(n["assetKey"]["path"][1] for n in nodes if n["groupName"] == "kernels")
 
 
 def launch(service: Service, keys: list[list[str]]) -> str:

@@ -34,7 +34,7 @@ def test_a_good_file(tmp_path: Path) -> None:
     assert model.spec.title == "My-Model"
     assert model.spec.file_name("Q4_K_M") == "My-Model-Q4_K_M.gguf"
     assert model.base == tmp_path
-    assert model.spec.gates.ppl_ratio("Q8_0") == 1.5
+    assert model.spec.gates.bounds("Q8_0").ppl_ratio == 1.5
 
 
 MISTAKES = [
@@ -50,7 +50,12 @@ MISTAKES = [
     ("[Q8_0, Q4_K_M]", "[]", 4, "no variants"),
     ("[Q8_0, Q4_K_M]", "Q8_0", 4, "variants"),
     ("Q4_K_M", "IQ2_XS", 1, "IQ2_XS can't be made without an importance matrix"),
-    ("family: phi3", "imatrix: {text: a}", 3, "this version makes no importance matrix"),
+    ("family: phi3", "imatrix: {txt: a}", 3, "unknown key 'txt'; did you mean 'text'?"),
+    ("family: phi3", "imatrix: {chunks: 0}", 3, "greater than or equal to 1"),
+    ("family: phi3", "imatrix: {text: {package: p, fil: f}}", 3, "did you mean 'file'?"),
+    ("family: phi3", "imatrix: {text: {file: f}}", 3, "exactly one of hub and package"),
+    ("family: phi3", "imatrix: {text: {hub: x, file: f}}", 3, "is no Hub repository"),
+    ("family: phi3", "imatrix: yes please", 3, "imatrix"),
     ("kernels: host", "kernels: [zen5]", 7, "there is no kernel 'zen5'; did you mean 'zen4'?"),
     ("kernels: host", "kernels: hots", 7, "kernels"),
     ("[512]", "[]", 6, "at least one context"),

@@ -1,0 +1,176 @@
+"""What every asset of the graph shares: keys, groups, versions, reporting, lookups."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import dagster as dg
+
+from quantmint.assets import tracking
+from quantmint.assets.mint import Mint
+from quantmint.assets.recipe import Recipe
+from quantmint.assets.verdict import Verdict
+from quantmint.errors import QuantmintError, UserError
+from quantmint.files import digest_of
+from quantmint.native.build import Bundle, build_kernel
+from quantmint.native.kernels import (
+    Kernel,
+    choose,
+    cpu_flags,
+    host_kernel,
+    kernel_named,
+    machine_name,
+    missing_here,
+    runnable,
+    system_name,
+)
+
+# Dagster recognizes the bare class alone as the annotation of an asset that also has checks.
+if TYPE_CHECKING:
+    Result = dg.MaterializeResult[Any]
+else:
+    Result = dg.MaterializeResult
+OWNERS: Final = ["team:mint"]
+# Raise a stage's number when the stage itself makes something else of the same inputs.
+STAGE_VERSIONS: Final = {
+    "source": 1, "fp16": 3, "imatrix": 1, "variant": 2, "assay": 3, "report": 1, "kernel": 2,
+    "kernel_assay": 1, "release": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One model's line: its recipe, and the folder that its relative paths start from."""
+
+    recipe: Recipe
+    base: Path
+
+    @property
+    def group(self) -> str:
+        """The group in Dagster's graph."""
+        return "models/" + self.recipe.model.replace("-", "_").replace(".", "_")
+
+    def key(self, leaf: str) -> dg.AssetKey:
+        """Return the asset key of one artifact of this model."""
+        return dg.AssetKey([self.recipe.model, leaf])
+
+    def on(self, variant: str, kernel: Kernel) -> dg.AssetKey:
+        """Return the asset key of a variant's assay on a kernel."""
+        return self.key(f"{variant}_on_{kernel.name}")
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The kernels that the variants are tested on; quality is measured on the last one.
+
+        Named ones that do not run here are left out, unless none runs: then the graph still
+        loads, and a run says what is missing.
+        """
+        wanted = self.recipe.assay.kernels
+        if wanted == "best":
+            return (host_kernel(),)
+        if wanted == "host":
+            return tuple(runnable(machine_name(), cpu_flags(), system_name()))
+        named = [kernel_named(name) for name in wanted]
+        here = [k for k in named if not missing_here(k)]
+        return tuple(here or named)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel that quality is measured on."""
+        return self.kernels[-1]
+
+
+def kernel_key(kernel: Kernel) -> dg.AssetKey:
+    """Return the asset key of a kernel's bundle."""
+    return dg.AssetKey(["kernels", kernel.name])
+
+
+def version(stage: str, *parts: object) -> str:
+    """Return a code version: it changes with the stage's own number and with `parts`."""
+    return digest_of([stage, STAGE_VERSIONS[stage], *parts])[:16]
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Show our errors on the run page as they are; retrying would not mend them."""
+    try:
+        yield
+    except QuantmintError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def reporter(context: dg.AssetExecutionContext) -> Callable[[str], None]:
+    """Report to the run page, and to whoever listens in this process (the command line does)."""
+
+    def report(text: str) -> None:
+        context.log.info(text)
+        logging.getLogger("quantmint").info("%s", text)
+
+    return report
+
+
+def bundle_of(mint: Mint, kernel: Kernel) -> Bundle:
+    """Return the kernel's bundle, built if need be.
+
+    Raises:
+        UserError: this machine can't run it.
+        BuildError, SourceError: it can't be built.
+    """
+    choose([kernel.name])
+    return build_kernel(mint.home, mint.store, kernel, mint.report)
+
+
+def record(
+    mint: Mint, line: Line, context: dg.AssetExecutionContext, entry: tracking.Entry
+) -> dict[str, Any]:
+    """Log to the build's MLflow run; return the link to it as metadata."""
+    tracked = tracking.record(mint.home, line.recipe.model, context.run.run_id, entry)
+    return {"mlflow_run": dg.MetadataValue.url(tracked.url)} if tracked else {}
+
+
+def logs(mint: Mint, line: Line) -> dict[str, Any]:
+    """Return where the whole output of every tool of this model's line lies."""
+    return {"logs": dg.MetadataValue.path(str(mint.home.logs / line.recipe.model))}
+
+
+def check_result(key: dg.AssetKey, verdict: Verdict) -> dg.AssetCheckResult:
+    """Return a verdict as Dagster shows it; a check that could not be made warns."""
+    error, warn = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=verdict.check,
+        passed=verdict.passed,
+        severity=error if verdict.made else warn,
+        description=verdict.reason,
+        metadata={name: _plain(value) for name, value in verdict.facts.items()},
+    )
+
+
+def _plain(value: object) -> Any:  # noqa: ANN401
+    return value if isinstance(value, str | int | float | bool) else str(value)
+
+
+def last_metadata(instance: dg.DagsterInstance, key: dg.AssetKey) -> Mapping[str, Any] | None:
+    """Return the values of an asset's latest materialization, or None if there is none."""
+    event = instance.get_latest_materialization_event(key)
+    if event is None or event.asset_materialization is None:
+        return None
+    return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+
+def upstream(context: dg.AssetExecutionContext, key: dg.AssetKey) -> Mapping[str, Any]:
+    """Return the metadata of an asset's latest materialization.
+
+    Raises:
+        UserError: it was never materialized.
+    """
+    found = last_metadata(context.instance, key)
+    if found is None:
+        raise UserError(
+            f"{key.to_user_string()} was never materialized",
+            mend=f"materialize it first, or run: quantmint build {key.path[0]}",
+        )
+    return found

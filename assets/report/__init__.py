@@ -1,0 +1,1 @@
+"""What a person sees of an artifact: asset pages, MLflow entries, reports with plots."""
