@@ -1,15 +1,17 @@
 """A strict, pure reader of GGUF headers: bytes in, facts or one error type out.
 
 Every count must be payable from the bytes that remain, so no header can make us allocate more
-than it weighs; tensors must tile the data section exactly; names follow a grammar; arrays do not
-nest. It runs before any native parser sees a file.
+than it weighs; tensors must tile the data section exactly, in the order of the header; names
+follow a grammar; arrays do not nest. It runs before any native parser sees a file.
 
-Format: `docs/gguf.md` of ggml; version 2 and 3, little-endian.
+Format: `docs/gguf.md` of ggml; version 2 and 3, little-endian. What is refused that the format
+allows, and why: `docs/gguf-gate.md`.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import re
 import struct
 from collections.abc import Mapping
@@ -18,37 +20,26 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from quantmint.errors import IntegrityError
 from quantmint.registry.gguf_types import TENSOR_TYPES, UNQUANTIZED, TensorType
+from quantmint.registry.gguf_values import (
+    ALIGNMENT,
+    HEADER_LIMIT,
+    Bytes,
+    Cursor,
+    GgufError,
+    Texts,
+    read_values,
+)
 
-HEADER_LIMIT: Final = 256 << 20
-_KEY: Final = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+__all__ = ["Gguf", "GgufError", "Tensor", "Texts", "parse", "read"]
+
+MOST_TENSORS: Final = 1 << 16
 _TENSOR: Final = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-_LONGEST_KEY: Final = 256
 _LONGEST_TENSOR_NAME: Final = 63
 _MOST_DIMENSIONS: Final = 4
-_STRING: Final = 8
-_ARRAY: Final = 9
-_BOOL: Final = 7
-_SCALARS: Final = {
-    0: struct.Struct("<B"),
-    1: struct.Struct("<b"),
-    2: struct.Struct("<H"),
-    3: struct.Struct("<h"),
-    4: struct.Struct("<I"),
-    5: struct.Struct("<i"),
-    6: struct.Struct("<f"),
-    7: struct.Struct("<B"),
-    10: struct.Struct("<Q"),
-    11: struct.Struct("<q"),
-    12: struct.Struct("<d"),
-}
-_LENGTH: Final = struct.Struct("<Q")
+_UINT32: Final = 4
 _START: Final = struct.Struct("<4sIQQ")
-
-
-class GgufError(IntegrityError):
-    """The file is no well-formed GGUF file."""
+_MEND: Final = "fetch or make the file again; `quantmint inspect FILE` checks it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,31 +107,33 @@ def read(path: Path) -> Gguf:
     """
     try:
         with path.open("rb") as file:
-            size = path.stat().st_size
+            size = os.fstat(file.fileno()).st_size
             if size < _START.size:
                 raise GgufError(f"it has {size} bytes: too short for a header")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as view:
                 return parse(view, size)
     except GgufError as error:
-        raise GgufError(f"{path.name} is no well-formed GGUF file: {error.what}") from None
+        what = f"{path.name} is no well-formed GGUF file: {error.what}"
+        raise GgufError(what, mend=_MEND) from None
 
 
-def parse(data: mmap.mmap | bytes, size: int) -> Gguf:
+def parse(data: Bytes, size: int) -> Gguf:
     """Read a header out of `data`, the first bytes of a file of `size` bytes.
 
     Raises:
         GgufError: see `read`.
     """
-    cursor = _Cursor(data, min(len(data), HEADER_LIMIT))
+    cursor = Cursor(data, min(len(data), HEADER_LIMIT))
     magic, version, tensor_count, value_count = _START.unpack(cursor.take(_START.size))
     if magic != b"GGUF":
         raise GgufError(f"it starts with {magic!r} instead of b'GGUF'")
     if version not in {2, 3}:
-        raise GgufError(f"version {version} is not 2 or 3 (or the file is big-endian)")
-    values = _values(cursor, value_count)
-    alignment = values.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment not in {1 << n for n in range(3, 17)}:
-        raise GgufError(f"alignment {alignment!r} is no power of two from 8 to 65536")
+        big = version and not version & 0xFFFF
+        raise GgufError("it is big-endian" if big else f"version {version} is neither 2 nor 3")
+    values = read_values(cursor, value_count)
+    alignment = values.get(ALIGNMENT, 32)
+    if alignment not in {1 << n for n in range(3, 17)}:
+        raise GgufError(f"alignment {alignment} is no power of two from 8 to 65536")
     rows = _tensor_rows(cursor, tensor_count)
     data_offset = -(-cursor.at // alignment) * alignment
     if not rows and not cursor.at <= size <= data_offset:
@@ -149,91 +142,14 @@ def parse(data: mmap.mmap | bytes, size: int) -> Gguf:
     return Gguf(version, values, tensors, alignment, data_offset, size)
 
 
-class _Cursor:
-    """A position in the header that never passes its end."""
-
-    def __init__(self, data: mmap.mmap | bytes, end: int) -> None:
-        self.data = data
-        self.end = end
-        self.at = 0
-
-    def take(self, count: int) -> bytes:
-        self.pay(count)
-        start, self.at = self.at, self.at + count
-        return self.data[start : self.at]
-
-    def pay(self, count: int) -> None:
-        if count > self.end - self.at:
-            raise GgufError(f"the header ends inside a field at byte {self.at}")
-
-    def length(self) -> int:
-        return int(_LENGTH.unpack(self.take(8))[0])
-
-    def string(self) -> bytes:
-        return self.take(self.length())
-
-    def text(self) -> str:
-        raw = self.string()
-        try:
-            return raw.decode("utf-8")
-        except UnicodeDecodeError:
-            raise GgufError(f"a text before byte {self.at} is no UTF-8") from None
-
-    def number(self, kind: int) -> int:
-        return int(_SCALARS[kind].unpack(self.take(_SCALARS[kind].size))[0])
+_Row = tuple[str, TensorType, tuple[int, ...], int, int]
 
 
-def _values(cursor: _Cursor, count: int) -> dict[str, Any]:
-    cursor.pay(13 * count)  # a key takes 8 bytes and one letter, a value 4 bytes of type
-    values: dict[str, Any] = {}
-    for _ in range(count):
-        raw = cursor.string()
-        if len(raw) > _LONGEST_KEY or _KEY.fullmatch(raw) is None:
-            raise GgufError(f"key {raw[:60]!r} is outside the grammar")
-        key = raw.decode("ascii")
-        if key in values:
-            raise GgufError(f"key {key!r} stands twice")
-        values[key] = _value(cursor, cursor.number(4), key)
-    return values
-
-
-def _value(cursor: _Cursor, kind: int, key: str) -> Any:  # noqa: ANN401
-    if kind == _STRING:
-        return cursor.text()
-    if kind == _ARRAY:
-        return _array(cursor, key)
-    if kind not in _SCALARS:
-        raise GgufError(f"key {key!r} has the unknown type {kind}")
-    value = _SCALARS[kind].unpack(cursor.take(_SCALARS[kind].size))[0]
-    return _truth(value, key) if kind == _BOOL else value
-
-
-def _array(cursor: _Cursor, key: str) -> tuple[Any, ...]:
-    kind = cursor.number(4)
-    count = cursor.length()
-    if kind == _STRING:
-        cursor.pay(8 * count)
-        # Token pieces may be any bytes: a byte that is no UTF-8 is kept as a surrogate.
-        return tuple(cursor.string().decode("utf-8", "surrogateescape") for _ in range(count))
-    if kind not in _SCALARS:
-        raise GgufError(f"key {key!r} is an array of the type {kind}, which is refused")
-    scalar = _SCALARS[kind]
-    cursor.pay(scalar.size * count)
-    layout = struct.Struct(f"<{count}{scalar.format[1:]}")
-    found = layout.unpack(cursor.take(layout.size))
-    return tuple(_truth(value, key) for value in found) if kind == _BOOL else found
-
-
-def _truth(value: int, key: str) -> bool:
-    if value not in {0, 1}:
-        raise GgufError(f"key {key!r} holds a truth value that is neither 0 nor 1")
-    return bool(value)
-
-
-def _tensor_rows(
-    cursor: _Cursor, count: int
-) -> list[tuple[str, TensorType, tuple[int, ...], int, int]]:
-    cursor.pay(33 * count)  # name 9, dimensions 4 + 8, type 4, offset 8
+def _tensor_rows(cursor: Cursor, count: int) -> list[_Row]:
+    # A name takes 9 bytes at least, the shape 4 + 8, the type 4, the offset 8.
+    cursor.pay(33 * count, f"its {count} tensors")
+    if count > MOST_TENSORS:
+        raise GgufError(f"it has {count} tensors, more than {MOST_TENSORS}")
     rows = []
     seen: set[bytes] = set()
     for _ in range(count):
@@ -245,15 +161,15 @@ def _tensor_rows(
         seen.add(raw)
         name = raw.decode("ascii")
         shape = _shape(cursor, name)
-        kind = TENSOR_TYPES.get(cursor.number(4))
+        kind = TENSOR_TYPES.get(cursor.number(_UINT32))
         if kind is None:
             raise GgufError(f"tensor {name!r} has an unknown type")
         rows.append((name, kind, shape, cursor.length(), _tensor_size(name, kind, shape)))
     return rows
 
 
-def _shape(cursor: _Cursor, name: str) -> tuple[int, ...]:
-    dimensions = cursor.number(4)
+def _shape(cursor: Cursor, name: str) -> tuple[int, ...]:
+    dimensions = cursor.number(_UINT32)
     if not 1 <= dimensions <= _MOST_DIMENSIONS:
         raise GgufError(f"tensor {name!r} has {dimensions} dimensions")
     shape = tuple(cursor.length() for _ in range(dimensions))
@@ -269,18 +185,19 @@ def _tensor_size(name: str, kind: TensorType, shape: tuple[int, ...]) -> int:
 
 
 def _lay_out(
-    rows: list[tuple[str, TensorType, tuple[int, ...], int, int]],
-    data_offset: int,
-    alignment: int,
-    file_size: int,
+    rows: list[_Row], data_offset: int, alignment: int, file_size: int
 ) -> tuple[Tensor, ...]:
-    """Check that the tensors, in order of offset, fill the data section without gap or overlap."""
-    expected = 0
-    for name, _, _, offset, size in sorted(rows, key=lambda row: row[3]):
+    """Check that the tensors, in order, fill the data section without gap or overlap.
+
+    The padding after the last tensor may be missing: some writers pad before each tensor.
+    """
+    expected = last = 0
+    for name, _, _, offset, size in rows:
         if offset != expected:
             raise GgufError(f"tensor {name!r} starts at {offset} of the data, not at {expected}")
-        expected = offset + -(-size // alignment) * alignment
-    last = data_offset + (max((o + s for _, _, _, o, s in rows), default=0))
+        last = offset + size
+        expected = -(-last // alignment) * alignment
+    last += data_offset
     if rows and not last <= file_size <= data_offset + expected:
         raise GgufError(
             f"the tensors end at byte {last} and the file at byte {file_size}: "

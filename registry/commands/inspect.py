@@ -11,6 +11,7 @@ import click
 from quantmint.errors import UserError
 from quantmint.files import human_bytes
 from quantmint.registry import gguf
+from quantmint.registry.gguf import Texts
 from quantmint.registry.text import table
 
 
@@ -65,14 +66,14 @@ def _json_value(value: object) -> object:
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if isinstance(value, tuple):
+    if isinstance(value, (Texts, memoryview)):
         return [_json_value(item) for item in value]
     return value
 
 
 def _short(value: object) -> str:
+    if isinstance(value, (Texts, memoryview)):
+        return f"{len(value)} values: {str(_json_value(value[:4]))[:70]}"
     shown = _json_value(value)
-    if isinstance(shown, list):
-        return f"{len(shown)} values: {str(shown[:4])[:70]}"
     text = repr(shown) if isinstance(shown, str) else str(shown)
     return text if len(text) <= 100 else text[:97] + "..."

@@ -1,0 +1,1 @@
+"""Mutated GGUF files, and what two readers make of them."""
