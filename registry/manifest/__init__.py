@@ -1,0 +1,1 @@
+"""What a release says of itself: models of its documents, strict, frozen and in canonical JSON."""
