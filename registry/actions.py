@@ -6,18 +6,23 @@ value = output digests and the facts that were learned while making them.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from quantmint import names
 from quantmint.errors import IntegrityError, UserError
-from quantmint.files import canonical_json, digest_of, write_whole
+from quantmint.files import canonical_json, digest_of, full_disk_explained
 from quantmint.registry.store import Blob, Store
 from quantmint.registry.trees import load_tree, tree_is_whole
 
 FORMAT = 1
+_DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +60,12 @@ def lookup(store: Store, action: Action) -> Outcome | None:
     """Return the recorded outcome if every byte that it names is in the store, else None."""
     path = store.actions / f"{action.key}.json"
     try:
-        outcome = _parse(path.read_bytes())
+        with full_disk_explained(path):
+            data = path.read_bytes()
     except FileNotFoundError:
         return None
+    try:
+        outcome = _parse(data)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, UserError):
         path.unlink(missing_ok=True)  # a record that can't be read is only work to do again
         return None
@@ -66,6 +74,7 @@ def lookup(store: Store, action: Action) -> Outcome | None:
             return None
         if role in outcome.trees and not _whole(store, blob):
             return None
+    _mark_used(path)
     return outcome
 
 
@@ -87,8 +96,27 @@ def record(store: Store, action: Action, outcome: Outcome) -> Outcome:
         "trees": list(outcome.trees),
         "facts": dict(outcome.facts),
     }
-    write_whole(store.actions / f"{action.key}.json", canonical_json(value))
+    store.write(store.actions / f"{action.key}.json", canonical_json(value))
     return outcome
+
+
+def outputs_of(data: bytes) -> tuple[str, Mapping[str, Blob]]:
+    """Return the name of the recorded action, and its outputs by role.
+
+    Raises:
+        ValueError: it is no such record.
+    """
+    try:
+        return str(json.loads(data)["action"]), _parse(data).outputs
+    except (LookupError, TypeError, AttributeError, RecursionError, UserError) as error:
+        raise ValueError("no record of an action") from error
+
+
+def _mark_used(path: Path) -> None:
+    """Let the record's time say when it was last of use: collection goes by it."""
+    with contextlib.suppress(OSError):
+        if time.time() - path.stat().st_mtime > _DAY:
+            os.utime(path)
 
 
 def _parse(data: bytes) -> Outcome:

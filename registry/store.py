@@ -1,9 +1,12 @@
 """The content-addressed store: immutable objects named by their sha256.
 
-    objects/sha256/ab/<64 hex>   immutable, read-only
-    trees/<64 hex>/<name>/...    folders linked together from objects
-    actions/<64 hex>.json        the action cache (see `actions`)
-    staging/<pid>.<random>/      same file system, swept once its process is gone
+    objects/sha256/ab/<64 hex>      immutable, read-only
+    refs/<model>/<release>.json     what a release needs (see `refs`)
+    trees/<64 hex>/<name>/...       folders linked together from objects
+    actions/<64 hex>.json           the action cache (see `actions`)
+    leases/<16 hex>                 which process uses what (see `leases`)
+    staging/<lease>.<random>/       unfinished files, swept once their process is gone
+    trash/<lease>.<kind>.<64 hex>   what a collector moved out and will remove (see `gc`)
 
 Put = staging file, length check, fsync, hash of what is on disk, read-only, rename, fsync of the
 folder. Correctness never depends on a lock: a name appears by rename, with its bytes behind it.
@@ -12,14 +15,16 @@ folder. Correctness never depends on a lock: a name appears by rename, with its 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from quantmint import names
 from quantmint.errors import BugError, IntegrityError, UserError
@@ -29,9 +34,17 @@ from quantmint.files import (
     fsync_file,
     fsync_folder,
     full_disk_explained,
+    make_folders,
+    move_into_place,
     out_of_space,
-    sha256_of,
+    temporary_name,
+    write_synced,
 )
+from quantmint.registry.leases import Lease, own_lease
+from quantmint.registry.sweeping import Trashed, put_back, sweep, trashed
+from quantmint.registry.verifying import Fault, verify_objects
+
+ATTRIBUTE: Final = "user.quantmint.sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,41 +55,48 @@ class Blob:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One finding of `verify`: `corrupt`, `unknown` or `unreadable`, and where."""
-
-    verdict: str
-    path: Path
-
-
 class Store:
     """The store below `root`; any number of processes may use it at once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.objects = root / "objects" / "sha256"
+        self.refs = root / "refs"
         self.trees = root / "trees"
         self.actions = root / "actions"
+        self.leases = root / "leases"
         self.staging = root / "staging"
+        self.trash = root / "trash"
+        self._is_open = False
 
     def open(self) -> Store:
         """Make the folders, sweep what killed processes left, and return the store itself.
 
+        An opened store protects what it finds: an object that `has` or `find` saw, or that was
+        put, can't be collected before this process ends. One that was not opened only looks.
+
         Raises:
             UserError: the folder can't be written.
         """
+        folders = (self.objects, self.refs, self.trees, self.actions, self.leases, self.staging,
+                   self.trash)  # fmt: skip
         try:
             with full_disk_explained(self.root):
-                for folder in (self.objects, self.trees, self.actions, self.staging):
-                    folder.mkdir(parents=True, exist_ok=True)
+                for folder in folders:
+                    make_folders(folder)
+                sweep(self)
         except OSError as error:
             raise UserError(
                 f"the store {self.root} can't be written: {error.strerror}",
                 mend="set QUANTMINT_HOME to a folder of your own",
             ) from error
-        self._sweep()
+        self._is_open = True
         return self
+
+    @property
+    def lease(self) -> Lease:
+        """What this process needs of the store."""
+        return own_lease(self.root)
 
     def path(self, sha256: str) -> Path:
         """Return where the object of that digest is, or would be."""
@@ -84,63 +104,64 @@ class Store:
         return self.objects / sha256[:2] / sha256
 
     def has(self, blob: Blob) -> bool:
-        """Return whether the object is there at its full size. The bytes are not hashed again:
+        """Return whether the object is there at its full size; if so it stays (see `open`).
 
-        an object got its name after it was hashed on disk, and `verify` hashes all of them.
+        The bytes are not hashed again: an object got its name after it was hashed on disk, and
+        `verify` hashes all of them.
         """
-        try:
-            found = self.path(blob.sha256).stat()
-        except FileNotFoundError:
-            return False
-        return stat.S_ISREG(found.st_mode) and found.st_size == blob.size
+        return self._size(blob.sha256) == blob.size
 
     def find(self, sha256: str) -> Blob:
-        """Return the object of that digest.
+        """Return the object of that digest; it stays (see `open`).
 
         Raises:
             IntegrityError: it is not in the store.
         """
-        try:
-            return Blob(sha256, self.path(sha256).stat().st_size)
-        except FileNotFoundError:
-            raise missing(Blob(sha256, 0)) from None
+        size = self._size(sha256)
+        if size is None:
+            raise missing(Blob(sha256, 0))
+        return Blob(sha256, size)
+
+    def keep(self, sha256: str) -> None:
+        """Keep an object of that digest, and a folder made of it, until this process ends."""
+        if self._is_open:
+            with full_disk_explained(self.root):
+                self.lease.pin(sha256)
 
     @contextmanager
     def stage(self) -> Iterator[Path]:
         """Give a fresh folder on the store's file system; it is gone when the block ends."""
-        self.staging.mkdir(parents=True, exist_ok=True)
-        folder = self.staging / f"{os.getpid()}.{secrets.token_hex(6)}"
-        folder.mkdir(mode=0o700)
-        try:
-            with full_disk_explained(self.root):
+        with full_disk_explained(self.root):
+            make_folders(self.leases)
+            make_folders(self.staging)
+            folder = self.staging / f"{self.lease.name}.{secrets.token_hex(6)}"
+            try:
+                folder.mkdir(mode=0o700)
                 yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
-    def adopt(self, staged: Path, *, size: int | None = None) -> Blob:
+    def adopt(self, staged: Path, *, size: int | None = None, sha256: str | None = None) -> Blob:
         """Move a finished file out of a `stage()` folder into the store.
 
         Args:
-            staged: a file on the store's file system; it is gone afterwards.
+            staged: a file on the store's file system that nobody writes to or links to any more;
+                it is gone afterwards.
             size: its expected size in bytes, if known.
+            sha256: its expected digest, if known: with another one it stays where it is.
 
         Raises:
-            IntegrityError: its length is not `size`.
-            UserError: the disk is full.
+            IntegrityError: its length is not `size`, its digest not `sha256`, or it changed while
+                it was hashed.
+            UserError: the disk is full, or it failed.
         """
         if not staged.is_relative_to(self.staging):
             raise BugError(f"{staged} is not in the staging area")
-        found = staged.lstat()
-        if not stat.S_ISREG(found.st_mode):
-            raise IntegrityError(f"{staged.name} is no regular file")
-        if size is not None and found.st_size != size:
-            raise IntegrityError(
-                f"{staged.name} has {found.st_size} bytes where {size} were expected",
-                mend="run the same command again; the incomplete file was thrown away",
-            )
         with full_disk_explained(self.root):
-            fsync_file(staged)
-            blob = Blob(sha256_of(staged), found.st_size)
+            blob = _hash_synced(staged, size)
+            if sha256 not in {None, blob.sha256}:
+                raise IntegrityError(f"{staged.name} has the sha256 {blob.sha256}, not {sha256}")
+            self.lease.pin(blob.sha256)
             self._publish(staged, blob)
         return blob
 
@@ -158,8 +179,25 @@ class Store:
             staged.write_bytes(data)
             return self.adopt(staged, size=len(data))
 
+    def write(self, path: Path, data: bytes, *, fresh: bool = False) -> None:
+        """Write a record below the store's root: the old one or all of the new one is there.
+
+        Raises:
+            FileExistsError: with `fresh`, there is one already; it stays as it is.
+            UserError: the disk is full, or it failed.
+        """
+        with self.stage() as folder:
+            staged = folder / "record"
+            write_synced(staged, data)
+            make_folders(path.parent)
+            if fresh:
+                os.link(staged, path)
+                fsync_folder(path.parent)
+            else:
+                move_into_place(staged, path)
+
     def read(self, blob: Blob, *, limit: int = 1 << 24) -> bytes:
-        """Return the bytes of a small object, hashed again as they are read.
+        """Return the bytes of a small object, hashed as they are read.
 
         Raises:
             IntegrityError: it is missing, larger than `limit`, or not what its name says.
@@ -167,36 +205,36 @@ class Store:
         if blob.size > limit or not self.has(blob):
             raise missing(blob)
         path = self.path(blob.sha256)
-        data = path.read_bytes()
-        if sha256_of(path) != blob.sha256:
+        with full_disk_explained(path):
+            data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != blob.sha256:
             raise corrupt(path)
         return data
 
     def link(self, blob: Blob, target: Path) -> None:
         """Make the object appear as `target`: a clone, else a hard link, else a copy.
 
+        Through a hard link a stubborn writer (root, or after a chmod) reaches the object itself:
+        it is read-only, `has` sees another size, and `verify` sees any other bytes.
+
         Raises:
             IntegrityError: the object is not in the store.
+            UserError: the disk is full, or it failed.
         """
         if not self.has(blob):
             raise missing(blob)
-        source = self.path(blob.sha256)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged = target.parent / f".{target.name}.{os.getpid()}.{secrets.token_hex(6)}"
-        try:
-            if not clone(source, staged):
-                try:
-                    os.link(source, staged)
-                except OSError:
-                    clone_or_copy(source, staged)
-                    fsync_file(staged)
-            staged.rename(target)
-            fsync_folder(target.parent)
-        finally:
-            staged.unlink(missing_ok=True)
+        with full_disk_explained(target.parent):
+            make_folders(target.parent)
+            staged = temporary_name(target)
+            try:
+                share(self.path(blob.sha256), staged)
+                move_into_place(staged, target)
+            finally:
+                with contextlib.suppress(OSError):
+                    staged.unlink()
 
     def remove(self, blob: Blob) -> bool:
-        """Remove one object; return whether it was there."""
+        """Remove one object, whoever needs it; return whether it was there."""
         try:
             self.path(blob.sha256).unlink()
         except FileNotFoundError:
@@ -208,19 +246,9 @@ class Store:
         for folder in sorted(self.objects.iterdir()):
             yield from sorted(folder.iterdir()) if folder.is_dir() else [folder]
 
-    def verify(self) -> Iterator[Fault]:
-        """Hash every object again; yield what is corrupt, unknown or unreadable."""
-        for path in self.blobs():
-            if names.DIGEST.fullmatch(path.name) is None or path.parent.name != path.name[:2]:
-                yield Fault("unknown", path)
-                continue
-            try:
-                actual = sha256_of(path)
-            except OSError:
-                yield Fault("unreadable", path)
-                continue
-            if actual != path.name:
-                yield Fault("corrupt", path)
+    def verify(self, on_bytes: Callable[[int], None] | None = None) -> Iterator[Fault]:
+        """Hash every object again; yield what is corrupt, unknown or unreadable (see `verify`)."""
+        return verify_objects(list(self.blobs()), on_bytes)
 
     def require_room(self, needed: int) -> None:
         """Refuse work that can't fit on the disk before it is begun.
@@ -240,13 +268,81 @@ class Store:
         fsync_folder(final.parent)
         fsync_folder(self.objects)
 
-    def _sweep(self) -> None:
-        """Remove staging folders whose process is gone, and nothing else."""
-        for folder in self.staging.iterdir():
-            pid = folder.name.partition(".")[0]
-            if pid.isdecimal() and not _alive(int(pid)):
-                with contextlib.suppress(OSError):
-                    shutil.rmtree(folder)
+    def _size(self, sha256: str) -> int | None:
+        """Return the size of an object that is there, after pinning it, else None."""
+        path = self.path(sha256)
+        with full_disk_explained(self.root):
+            if not self._is_open:
+                return _size_of(path)
+            # Looked at twice: it may be put back between the first look and the one at the trash.
+            if _size_of(path) is None and not self._moved_out(sha256) and _size_of(path) is None:
+                return None
+            # Pinned first and looked at then: who moves it out from now on sees the pin. It may
+            # have been moved out just before; then it is put back, or it is gone for good.
+            self.keep(sha256)
+            if _size_of(path) is None:
+                for item in self._moved_out(sha256):
+                    put_back(self, item)
+            return _size_of(path)
+
+    def _moved_out(self, sha256: str) -> list[Trashed]:
+        return [t for t in trashed(self) if t.sha256 == sha256 and t.kind == "object"]
+
+
+def _size_of(path: Path) -> int | None:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _hash_synced(staged: Path, size: int | None) -> Blob:
+    """Check a finished file's length, make its bytes durable, and hash them as they are stored.
+
+    Raises:
+        IntegrityError: no regular file, another length, or somebody still writes to it.
+        BugError: it has another name, through which it could be changed later.
+    """
+    if not stat.S_ISREG(staged.lstat().st_mode):
+        raise IntegrityError(f"{staged.name} is no regular file")
+    with staged.open("rb", buffering=0) as file:
+        before = os.fstat(file.fileno())
+        if size is not None and before.st_size != size:
+            raise IntegrityError(
+                f"{staged.name} has {before.st_size} bytes where {size} were expected",
+                mend="run the same command again; the incomplete file was thrown away",
+            )
+        if before.st_nlink != 1:
+            raise BugError(f"{staged.name} has {before.st_nlink} names")
+        os.fsync(file.fileno())
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        after = os.fstat(file.fileno())
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise IntegrityError(
+            f"{staged.name} was written to while it was hashed", mend="run the same command again"
+        )
+    return Blob(sha256, before.st_size)
+
+
+def share(source: Path, staged: Path) -> None:
+    """Give an object a second name: a clone, else a hard link, else a read-only copy.
+
+    A clone or a copy carries the digest as an extended attribute where there are such: by it,
+    `gc` knows which object it belongs to.
+    """
+    if not clone(source, staged):
+        try:
+            os.link(source, staged)
+        except OSError:
+            clone_or_copy(source, staged)
+        else:
+            return
+    staged.chmod(0o644)
+    with contextlib.suppress(OSError):
+        os.setxattr(staged, ATTRIBUTE, source.name.encode())
+    staged.chmod(0o444)
+    fsync_file(staged)
 
 
 def missing(blob: Blob) -> IntegrityError:
@@ -263,13 +359,3 @@ def corrupt(path: Path) -> IntegrityError:
         f"object {path.name} is damaged: its bytes have another sha256",
         mend=f"rm -f {path} && quantmint build MODEL",
     )
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
-import os
 import re
 import secrets
-import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from quantmint import names
 from quantmint.errors import IntegrityError, QuantmintError, SourceError
-from quantmint.files import canonical_json, clone_or_copy, fsync_folder
-from quantmint.registry.store import Blob, Store, missing
+from quantmint.files import (
+    canonical_json,
+    clone_or_copy,
+    fsync_file,
+    fsync_folder,
+    full_disk_explained,
+    make_folders,
+)
+from quantmint.registry.store import Blob, Store, missing, share
 
 _PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 MOST_FILES: Final = 4096
@@ -78,7 +85,20 @@ def load_tree(store: Store, blob: Blob) -> Tree:
         IntegrityError: the object is missing, damaged or no such list.
     """
     try:
-        value = json.loads(store.read(blob))
+        data = store.read(blob)
+    except IntegrityError as error:
+        raise IntegrityError(f"object {blob.sha256} is no list of files: {error}") from error
+    return parse_tree(blob, data)
+
+
+def parse_tree(blob: Blob, data: bytes) -> Tree:
+    """Return the folder that `data`, the bytes of `blob`, lists.
+
+    Raises:
+        IntegrityError: it is no such list.
+    """
+    try:
+        value = json.loads(data)
         rows = value["files"]
         if value["tree"] != 1 or len(rows) > MOST_FILES:
             raise ValueError("version or length")
@@ -94,6 +114,11 @@ def _file(path: str, sha256: str, size: int, executable: bool) -> TreeFile:
     if type(size) is not int or size < 0 or type(executable) is not bool:
         raise ValueError(f"the row of {path!r}")
     return TreeFile(check_path(path), Blob(names.digest(sha256), size), executable)
+
+
+def looks_like_tree(head: bytes) -> bool:
+    """Return whether an object that begins so may list a folder: `put_tree` writes no other."""
+    return head.startswith(b'{"files":[')
 
 
 def tree_is_whole(store: Store, tree: Tree) -> bool:
@@ -113,16 +138,20 @@ def checkout(store: Store, tree: Tree, name: str) -> Path:
     check_path(name)
     parent = store.trees / tree.sha256
     final = parent / name
-    if final.is_dir() and _is_complete(final, tree):
-        return final
-    parent.mkdir(parents=True, exist_ok=True)
+    store.keep(tree.sha256)
+    with full_disk_explained(final):
+        if final.is_dir() and _is_complete(final, tree):
+            return final
     with store.stage() as stage:
         staged = stage / name
         staged.mkdir()
         for file in tree.files:
             _place(store, file, staged / file.path)
+        for folder in {(staged / file.path).parent for file in tree.files} | {staged}:
+            fsync_folder(folder)
+        make_folders(parent)
         _swap_in(staged, final, tree)
-    fsync_folder(parent)
+        fsync_folder(parent)
     return final
 
 
@@ -135,24 +164,30 @@ def _is_complete(folder: Path, tree: Tree) -> bool:
 
 
 def _place(store: Store, file: TreeFile, target: Path) -> None:
+    if not store.has(file.blob):
+        raise missing(file.blob)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = store.path(file.blob.sha256)
     if file.executable:
-        if not store.has(file.blob):
-            raise missing(file.blob)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        clone_or_copy(store.path(file.blob.sha256), target)
+        clone_or_copy(source, target)
         target.chmod(0o555)
+        fsync_file(target)
     else:
-        store.link(file.blob, target)
+        share(source, target)
 
 
 def _swap_in(staged: Path, final: Path, tree: Tree) -> None:
     """Rename into place; a folder that another process completed first is as good as ours."""
-    try:
-        staged.rename(final)
-    except OSError:
+    while True:
+        try:
+            staged.rename(final)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+        else:
+            return
         if _is_complete(final, tree):
             return  # it may be in use already: it must not vanish even for a moment
         aside = staged.parent / f"aside.{secrets.token_hex(4)}"
-        os.rename(final, aside)  # noqa: PTH104 - a missing folder here is a bug worth raising
-        staged.rename(final)
-        shutil.rmtree(aside, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process may mend it as well
+            final.rename(aside)

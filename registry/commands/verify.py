@@ -3,34 +3,105 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
-from quantmint.errors import IntegrityError
+from quantmint.errors import IntegrityError, UserError
 from quantmint.home import find_home
+from quantmint.registry.refs import parse_ref, read_bytes, ref_files
 from quantmint.registry.store import Store
+from quantmint.registry.verifying import BITS, Fault, verify_objects
 
 
 @click.command()
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.option("--strict", is_flag=True, help="FOLDER: refuse what is unsigned or expired.")
+@click.option("--deep", is_flag=True, help="FOLDER: hash each tensor as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings for programs.")
-def verify(as_json: bool) -> None:
-    """Hash every object of the store again.
+def verify(folder: Path | None, strict: bool, deep: bool, as_json: bool) -> None:
+    """Hash every object of the store again, or check a release's FOLDER.
 
-    Three verdicts: `corrupt` (the bytes are not what the name says), `unknown` (no object),
-    `unreadable`. Exit code 5 if there is any.
+    Three verdicts on the store: `corrupt` (the bytes are not what the name says), `unknown` (no
+    object has such a name), `unreadable` (the disk does not give the bytes, or a release needs an
+    object that is not there). Exit code 5 if there is any; `bits` sums up 1, 2 and 4 for the
+    three. A folder is checked against its signature and the keys that this home trusts.
+    """
+    if folder is not None:
+        from quantmint.registry.commands.verify_folder import verify_release_folder
+
+        verify_release_folder(folder, strict=strict, deep=deep, as_json=as_json)
+        return
+    if strict or deep:
+        raise UserError("--strict and --deep are about a FOLDER", mend="quantmint verify FOLDER")
+    _verify_store(as_json=as_json)
+
+
+def _verify_store(*, as_json: bool) -> None:
+    """Hash everything, and print what was found.
+
+    Raises:
+        IntegrityError: something is wrong.
     """
     store = Store(find_home().store).open()
-    faults = list(store.verify())
-    count = sum(1 for _ in store.blobs())
+    paths = list(store.blobs())
+    with _progress(sum(_size(path) for path in paths)) as on_bytes:
+        faults = list(verify_objects(paths, on_bytes))
+    faults += list(_references(store))
+    bits = sum(bit for verdict, bit in BITS.items() if any(f.verdict == verdict for f in faults))
     if as_json:
-        rows = [{"verdict": fault.verdict, "path": str(fault.path)} for fault in faults]
-        click.echo(json.dumps({"objects": count, "faults": rows}))
+        rows = [{"verdict": f.verdict, "path": str(f.path), "detail": f.detail} for f in faults]
+        click.echo(json.dumps({"objects": len(paths), "bits": bits, "faults": rows}))
     else:
         for fault in faults:
-            click.echo(f"{fault.verdict}  {fault.path}")
-        click.echo(f"{count} objects, {len(faults)} faults")
+            click.echo(f"{fault.verdict}  {fault.path}  ({fault.detail})")
+        click.echo(f"{len(paths)} objects, {len(faults)} faults")
     if faults:
         raise IntegrityError(
-            f"{len(faults)} of {count} objects are not sound",
+            f"{len(faults)} of {len(paths)} objects are not sound (bits {bits})",
             mend="remove the listed files; `quantmint build MODEL` makes them again",
         )
+
+
+def _references(store: Store) -> Iterator[Fault]:
+    """Yield what releases need and is not there, and references that can't be read."""
+    for path in ref_files(store):
+        try:
+            ref = parse_ref(path, read_bytes(path))
+        except IntegrityError as error:
+            yield Fault("corrupt", path, error.what)
+            continue
+        except OSError as error:
+            yield Fault("unreadable", path, str(error.strerror))
+            continue
+        for name, blob in ref.objects.items():
+            if not store.has(blob):
+                detail = f"{name} of the release {ref.model}/{ref.release} is not there"
+                yield Fault("unreadable", store.path(blob.sha256), detail)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None] | None]:
+    """Show a bar to a person who watches; threads may report at once."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    lock = threading.Lock()
+
+    def advance(count: int) -> None:
+        with lock:
+            bar.update(count)
+
+    with click.progressbar(length=total, label="hashing", file=sys.stderr) as bar:
+        yield advance
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from quantmint.errors import UserError
 
 CHUNK = 1 << 20
+_TEMPORARY: Final = re.compile(r"\..+\.([0-9a-f]{16}\.part|[0-9]+\.[0-9a-f]{12})")
+_DISK_FAILED: Final = {
+    errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EINTR,
+}  # fmt: skip
 
 
 def sha256_of(path: Path) -> str:
@@ -54,44 +61,90 @@ def fsync_file(path: Path) -> None:
         os.close(handle)
 
 
-def temporary_name(folder: Path, stem: str) -> Path:
-    """Return a name in `folder` that no other process uses: it holds our process id."""
-    return folder / f"{stem}.{os.getpid()}.{secrets.token_hex(6)}"
+def make_folders(folder: Path) -> None:
+    """Make `folder` and whatever is missing above it, so that all of it survives a power cut."""
+    if folder.is_dir():
+        return
+    make_folders(folder.parent)
+    folder.mkdir(exist_ok=True)
+    fsync_folder(folder.parent)
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a name beside `path` that nobody else uses; `sweep_temporaries` knows its form.
+
+    No process id is in it: on a shared disk it could be that of another host's process.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+
+
+def sweep_temporaries(folder: Path, *, older_than: float = 86400.0) -> list[Path]:
+    """Remove temporary files below `folder` that nobody wrote to for `older_than` seconds.
+
+    Whoever was killed, and on whichever host: a write takes minutes, not a day. Returns what was
+    removed.
+    """
+    removed = []
+    latest = time.time() - older_than
+    for path in folder.rglob(".*"):
+        with contextlib.suppress(OSError):
+            if _TEMPORARY.fullmatch(path.name) and path.lstat().st_mtime <= latest:
+                path.unlink()
+                removed.append(path)
+    return removed
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write `data` so that `path` is either the old file or all of the new one.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full, or it failed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = temporary_name(path.parent, f".{path.name}")
-    try:
-        with full_disk_explained(path.parent):
-            with staged.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            staged.rename(path)
-        fsync_folder(path.parent)
-    finally:
-        staged.unlink(missing_ok=True)
+    with full_disk_explained(path.parent):
+        make_folders(path.parent)
+        staged = temporary_name(path)
+        try:
+            write_synced(staged, data)
+            move_into_place(staged, path)
+        finally:
+            with contextlib.suppress(OSError):
+                staged.unlink()
 
 
-@contextmanager
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a new file; its bytes survive a power cut, its name may not yet."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def move_into_place(staged: Path, path: Path) -> None:
+    """Rename a finished file to `path`, replacing what is there; it survives a power cut."""
+    staged.rename(path)
+    fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
 def full_disk_explained(folder: Path) -> Iterator[None]:
-    """Turn `ENOSPC` and `EDQUOT` inside the block into one clear message.
+    """Turn a disk that is full, read-only or failing inside the block into one clear message.
+
+    Other errors (no such file, no right) pass: to callers they mean different things.
 
     Raises:
-        UserError: the disk or the quota is full.
+        UserError: the disk or the quota is full, or the disk or its file system failed.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise out_of_space(folder) from error
+        if error.errno not in _DISK_FAILED:
             raise
-        raise out_of_space(folder) from error
+        raise UserError(
+            f"{error.filename or folder}: {error.strerror}; nothing half-made was kept",
+            mend="look after the disk (dmesg | tail; df; ulimit -n), then run the same again",
+        ) from error
 
 
 def out_of_space(folder: Path, needed: int | None = None) -> UserError:
@@ -101,7 +154,8 @@ def out_of_space(folder: Path, needed: int | None = None) -> UserError:
     return UserError(
         f"no space left on the disk of {folder} ({human_bytes(free)} free{wanted}); "
         "nothing half-made was kept",
-        mend="free some space, or set QUANTMINT_HOME to a folder on a larger disk, and run again",
+        mend="quantmint gc frees what nothing needs; or set QUANTMINT_HOME to a folder on a larger "
+        "disk; then run again",
     )
 
 

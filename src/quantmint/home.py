@@ -24,6 +24,11 @@ class Home:
         return self.root / "models"
 
     @property
+    def keys(self) -> Path:
+        """Private keys, trusted and revoked public ones, and which releases were seen."""
+        return self.root / "keys"
+
+    @property
     def dagster(self) -> Path:
         """`DAGSTER_HOME`: run history, event log, schedules."""
         return self.root / "dagster"

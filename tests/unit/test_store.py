@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from quantmint.errors import BugError, IntegrityError, UserError
+from quantmint.home import Home
+from quantmint.registry.leases import judge, release_all
 from quantmint.registry.store import Blob, Store
 
 DATA = b"some bytes" * 1000
@@ -19,12 +21,6 @@ SHA = hashlib.sha256(DATA).hexdigest()
 
 def staging(store: Store) -> list[str]:
     return [p.name for p in store.staging.iterdir()]
-
-
-def dead_pid() -> int:
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    return child.pid
 
 
 def test_put_names_by_content_and_is_read_only(store: Store, tmp_path: Path) -> None:
@@ -62,6 +58,40 @@ def test_adopt_refuses_what_is_not_a_whole_file(store: Store, tmp_path: Path) ->
     assert list(store.blobs()) == []
 
 
+def test_adopt_refuses_what_can_still_change(store: Store, tmp_path: Path) -> None:
+    with store.stage() as folder:
+        (folder / "x").write_bytes(DATA)
+        os.link(folder / "x", tmp_path / "another name")
+        with pytest.raises(BugError, match="2 names"):
+            store.adopt(folder / "x")
+    assert list(store.blobs()) == []
+
+
+def test_a_store_that_was_not_opened_only_looks(store: Store, home: Home) -> None:
+    blob = store.put_bytes(DATA)
+    release_all()
+    looking = Store(home.store)
+    assert looking.has(blob)
+    assert looking.find(SHA) == blob
+    assert list(store.leases.iterdir()) == []
+    assert store.has(blob)
+    assert len(list(store.leases.iterdir())) == 1
+    assert not Store(home.root / "none").has(blob)
+    assert not (home.root / "none").exists()
+
+
+def test_write_is_whole_and_can_be_first(store: Store) -> None:
+    path = store.root / "records" / "deep" / "x.json"
+    store.write(path, b"one", fresh=True)
+    with pytest.raises(FileExistsError):
+        store.write(path, b"two", fresh=True)
+    assert path.read_bytes() == b"one"
+    store.write(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [p.name for p in path.parent.iterdir()] == ["x.json"]
+    assert staging(store) == []
+
+
 def test_has_sees_a_cut_object(store: Store) -> None:
     blob = store.put_bytes(DATA)
     assert store.has(blob)
@@ -93,13 +123,55 @@ def test_read_hashes_again(store: Store) -> None:
         store.read(blob, limit=10)
 
 
+HELD = """
+import sys
+from pathlib import Path
+from quantmint.registry.store import Store
+store = Store(Path(sys.argv[1])).open()
+with store.stage() as folder:
+    (folder / "half").write_bytes(b"x")
+    store.keep("ab" * 32)
+    print(store.lease.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+def held(store: Store) -> subprocess.Popen[str]:
+    """Start a process that has a staging folder and a pin; it says its lease's name first."""
+    return subprocess.Popen(
+        [sys.executable, "-c", HELD, store.root],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
 def test_sweep_takes_dead_processes_alone(store: Store) -> None:
-    mine, dead = f"{os.getpid()}.aa", f"{dead_pid()}.bb"
-    for name in (mine, dead, "notes", "\u00b2.x", f"{10**30}.y"):
+    for name in ("notes", "\u00b2.x", f"{os.getpid()}.{'a' * 12}", "c" * 16):
         (store.staging / name).mkdir()
-        (store.staging / name / "file").write_bytes(b"x")
+    theirs = {p.name for p in store.staging.iterdir()}
+    with held(store) as other, store.stage() as mine:
+        assert other.stdout is not None
+        lease = other.stdout.readline().strip()
+        store.open()
+        staged = {p.name for p in store.staging.iterdir()} - theirs
+        assert {name.partition(".")[0] for name in staged} == {lease, store.lease.name}
+        assert judge(store.leases / lease) == "alive"
+        other.kill()
+        other.wait()
+        assert judge(store.leases / lease) == "dead"
+        store.open()
+        assert {p.name for p in store.staging.iterdir()} == theirs | {mine.name}
+        assert [p.name for p in store.leases.iterdir()] == [store.lease.name]
+
+
+def test_old_staging_goes_with_age(store: Store) -> None:
+    """Folders of the time before leases carry a process id, which says nothing on a shared disk."""
+    old = store.staging / f"12345.{'a' * 12}"
+    old.mkdir()
+    os.utime(old, (1, 1))
+    young = store.staging / f"12345.{'b' * 12}"
+    young.mkdir()
     store.open()
-    assert sorted(staging(store)) == sorted([mine, "notes", "\u00b2.x", f"{10**30}.y"])
+    assert staging(store) == [young.name]
 
 
 def test_a_stage_is_gone_when_its_block_ends(store: Store) -> None:
@@ -120,8 +192,10 @@ def test_verify_gives_its_three_verdicts(store: Store) -> None:
     shutil.copy(store.path(good.sha256), misplaced)
     folder = store.objects / "cd" / ("cd" * 32)
     folder.mkdir(parents=True)
+    os.mkfifo(store.objects / "ab" / ("ab" * 32))
     found = {fault.path: fault.verdict for fault in store.verify()}
     assert found == {
+        store.objects / "ab" / ("ab" * 32): "unreadable",
         store.path(bad.sha256): "corrupt",
         store.objects / "readme.txt": "unknown",
         store.objects / "ab" / "note": "unknown",

@@ -1,0 +1,1 @@
+"""Sweeps: a store is killed, or its disk fails, at every single system call of every operation."""
