@@ -9,7 +9,7 @@ import pytest
 
 from fault_tools import TOKEN, Build
 from helpers import Ran, run_in
-from hub_server import Hub
+from hub import Hub
 from quantmint.home import Home
 
 

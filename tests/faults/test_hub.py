@@ -13,7 +13,7 @@ from fault_tools import (
     small_checkpoint,
     write_model,
 )
-from hub_server import Hub
+from hub import Hub
 from quantmint.assets.mint import Mint
 from quantmint.assets.sources import hub as source
 from quantmint.errors import IntegrityError, SourceError
@@ -125,7 +125,7 @@ def test_a_hub_that_stays_down_is_said(mint: Mint, hub: Hub, checkpoint: Path) -
     hub.faults.refuse(500, 50, part="/api/")
     with pytest.raises(SourceError, match="Hub"):
         fetch(mint)
-    hub.faults.answers.clear()
+    hub.faults.clear()
     fetch(mint)
 
 
