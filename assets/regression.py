@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from quantmint import names
-from quantmint.assets.assay.record import Assayed
+from quantmint.assets.assay.record import Assayed, load
 from quantmint.assets.verdict import Verdict
 from quantmint.errors import IntegrityError
 from quantmint.files import canonical_json
 from quantmint.registry.store import Store
 
 REGRESSION: Final = "regression"
+BASIS: Final = ("source", "calibration")
 FORMAT: Final = 1
 LARGEST_FILE: Final = 1 << 24
 # Perplexity of the same bytes on the same tokens: its standard error tells how it would differ on
@@ -160,7 +161,8 @@ def compare(old: Golden, new: Golden) -> Verdict:
         return Verdict(
             REGRESSION, False,
             f"worse than the golden values beyond the error bar, between {between} ({where}): "
-            f"{said}. Find the cause (llama.cpp's changes, the recipe), or accept the new values",
+            f"{said}. Find the cause (llama.cpp's changes, the recipe), or accept what is measured "
+            "now: quantmint build MODEL --accept-measurements",
             facts,
         )  # fmt: skip
     if not any(old.values[name].blocking for name in common):
@@ -227,6 +229,26 @@ def accept(store: Store, model: str, found: Sequence[Golden]) -> None:
     rows = [asdict(known[key]) for key in sorted(known)]
     value = {"golden": FORMAT, "model": model, "rows": rows}
     store.write(_path(store, model), canonical_json(value))
+
+
+def accept_records(store: Store, model: str, records: Sequence[str]) -> None:
+    """Make what these assay records (by sha256) say the model's golden values.
+
+    Raises:
+        IntegrityError: a record is gone or damaged.
+    """
+    found = [load(store, store.find(sha256)) for sha256 in records]
+    accept(store, model, [golden_of(each, pin_of(each), basis_of(each)) for each in found])
+
+
+def basis_of(record: Assayed) -> dict[str, str]:
+    """Return the digests of what changes numbers rightly: the source, the calibration text."""
+    return {name: record.digests[name] for name in BASIS if name in record.digests}
+
+
+def pin_of(record: Assayed) -> str:
+    """Return the llama.cpp commit that a record was measured with."""
+    return record.digests["llama_cpp"]
 
 
 def load_golden(store: Store, model: str) -> dict[tuple[str, str], Golden]:

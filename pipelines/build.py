@@ -13,6 +13,7 @@ from dagster._core.errors import DagsterAssetCheckFailedError
 from quantmint.assets.conversion.checks import CHECKS
 from quantmint.assets.graph.assay import REPORT, checks_on, needs_reference
 from quantmint.assets.graph.line import Line, kernel_key
+from quantmint.assets.regression import accept_records
 from quantmint.errors import BugError, QuantmintError, UserError, nearest
 from quantmint.home import Home, find_home
 from quantmint.native.kernels import reference_kernel
@@ -46,13 +47,16 @@ class Built:
     refused: str
 
 
-def build_model(model: Model, *, variants: Sequence[str] = (), refresh: bool = False) -> Built:
+def build_model(
+    model: Model, *, variants: Sequence[str] = (), refresh: bool = False, accept: bool = False
+) -> Built:
     """Bring the model's assets up to date, through Dagster, in this process.
 
     Args:
         model: the model file.
         variants: only these; all of the model file by default.
         refresh: look at the upstream again even if nothing here is out of date.
+        accept: let what was measured last be the values that the regression watch compares with.
 
     Raises:
         UserError: a variant is not in the model file.
@@ -71,6 +75,9 @@ def build_model(model: Model, *, variants: Sequence[str] = (), refresh: bool = F
             if refresh:
                 todo = {line.key("source_weights"): Reason("asked for"), **todo}
                 refresh = False
+            if accept:
+                todo |= _accept_last(instance, store, line, wanted)
+                accept = False
             if not todo:
                 break
             made |= {key.to_user_string(): reason.text for key, reason in todo.items()}
@@ -82,6 +89,18 @@ def build_model(model: Model, *, variants: Sequence[str] = (), refresh: bool = F
         rows = _rows(instance, line, wanted)
         restore_links(home, store, line, rows)
         return Built(made, rows, "")
+
+
+def _accept_last(
+    instance: dg.DagsterInstance, store: Store, line: Line, wanted: set[dg.AssetKey]
+) -> dict[dg.AssetKey, Reason]:
+    """Accept the last measurements; return the assays that are to be judged again by them."""
+    keys = [line.on(v, k) for v in line.recipe.variants for k in line.kernels]
+    last = last_of(instance, [key for key in keys if key in wanted])
+    accept_records(
+        store, line.recipe.model, [str(made.metadata["sha256"]) for made in last.values()]
+    )
+    return {key: Reason("its measurements were accepted") for key in last}
 
 
 def wanted_keys(line: Line, variants: Sequence[str]) -> set[dg.AssetKey]:

@@ -33,7 +33,8 @@ EMBEDDED: Final = Path(str(resources.files("quantmint.assets"))) / "embedded"
 class Bench:
     """What every measurement of one model has in common.
 
-    `lineage` holds digests that the records repeat: of the source, and of the calibration text.
+    `lineage` holds what the records repeat: llama.cpp's commit, and the digests of the source and
+    of the calibration text.
     """
 
     mint: Mint

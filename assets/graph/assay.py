@@ -28,7 +28,7 @@ from quantmint.assets.graph.line import (
 )
 from quantmint.assets.mint import Mint, open_mint
 from quantmint.assets.planned import HEADER, check_header
-from quantmint.assets.regression import REGRESSION, watch
+from quantmint.assets.regression import REGRESSION, basis_of, pin_of, watch
 from quantmint.assets.report.files import show_report, write_report
 from quantmint.assets.report.graph import assay_metadata, report_metadata
 from quantmint.assets.report.mlflow_log import log_report
@@ -140,7 +140,7 @@ def _assay(context: dg.AssetExecutionContext, line: Line, mint: Mint) -> Iterato
     planned = {s.variant: check_header(line.recipe, s, fp16) for s in struck}
 
     def watched(record: Assayed) -> Verdict:
-        return watch(mint.store, record, current_pin().commit, lineage)
+        return watch(mint.store, record, pin_of(record), basis_of(record))
 
     for made in assay(bench, struck, bundles, reference, planned, watch=watched):
         kernel = _named(bundles, made)
@@ -167,8 +167,11 @@ def _verdicts(line: Line, kernel: Kernel, made: Assay) -> list[Verdict]:
 
 
 def lineage_of(context: dg.AssetExecutionContext, line: Line) -> dict[str, str]:
-    """Return the digests of the source, and of the calibration text where there is one."""
-    found = {"source": str(upstream(context, line.key("source_weights"))["sha256"])}
+    """Return llama.cpp's commit and the digests of the source and of the calibration text."""
+    found = {
+        "llama_cpp": current_pin().commit,
+        "source": str(upstream(context, line.key("source_weights"))["sha256"]),
+    }
     if line.recipe.imatrix is not None:
         found["calibration"] = str(upstream(context, line.key(LEAF))["text_sha256"])
     return found

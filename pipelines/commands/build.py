@@ -26,8 +26,16 @@ if TYPE_CHECKING:
     "-v", "--variant", "variants", multiple=True, help="Only this variant; may stand repeatedly."
 )
 @click.option("--refresh", is_flag=True, help="Look at the upstream again.")
+@click.option(
+    "--accept-measurements",
+    "accept",
+    is_flag=True,
+    help="Compare with what was measured last from now on, better or worse.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result for programs.")
-def build(model: str, variants: tuple[str, ...], refresh: bool, as_json: bool) -> None:
+def build(
+    model: str, variants: tuple[str, ...], refresh: bool, accept: bool, as_json: bool
+) -> None:
     """Build and test a model's variants.
 
     MODEL is a name that `quantmint models` lists, or the path of a model file. The same assets
@@ -38,7 +46,7 @@ def build(model: str, variants: tuple[str, ...], refresh: bool, as_json: bool) -
     progress = show_progress()
     from quantmint.pipelines.build import build_model
 
-    built = build_model(found, variants=variants, refresh=refresh)
+    built = build_model(found, variants=variants, refresh=refresh, accept=accept)
     seconds = time.monotonic() - started
     if as_json:
         rows = [

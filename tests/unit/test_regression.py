@@ -66,7 +66,7 @@ def test_the_message_names_pins_values_bar_and_what_to_do() -> None:
     verdict = against(moved(kld_mean=3))
     assert "between llama.cpp 832db0699007 and 0123456789ab (the same bytes" in verdict.reason
     assert "kld_mean_512x64 was 0.00856, is 0.00901 (worse; bar 0.00015)" in verdict.reason
-    assert "or accept the new values" in verdict.reason
+    assert "--accept-measurements" in verdict.reason
     assert verdict.facts["kld_mean_512x64_before"] == 0.00856
     assert verdict.facts["pin_now"] == NEW_PIN
     other = replace(moved(kld_mean=3), digests={**record().digests, "gguf": "9" * 64})
