@@ -13,7 +13,7 @@ from typing import Literal
 
 from quantmint.assets.mint import Mint
 from quantmint.assets.sources import checkpoint
-from quantmint.errors import IntegrityError, SourceError
+from quantmint.errors import IntegrityError, SourceError, UserError
 from quantmint.files import digest_of, human_bytes, sha256_of
 from quantmint.registry.actions import Action, Outcome, perform
 from quantmint.registry.store import Blob
@@ -170,12 +170,17 @@ def _fetch(mint: Mint, commit: Commit, family: str | None, known: frozenset[str]
 
 
 def _adopt(mint: Mint, path: Path, file: RemoteFile) -> Blob:
-    """Move a download into the store: a copy would need its room on the disk twice."""
+    """Move a download into the store: a copy would need its room on the disk twice.
+
+    It goes back where it was if the store can't take it, so that it need not be fetched again.
+    """
     with mint.store.stage() as stage:
-        os.link(path, stage / "file")  # should we be killed now, the download is still there
-        blob = mint.store.adopt(stage / "file", size=file.size)
-    path.unlink()
-    return blob
+        staged = path.rename(stage / "file")
+        try:
+            return mint.store.adopt(staged, size=file.size)
+        except UserError:  # a full disk
+            staged.rename(path)
+            raise
 
 
 def _stored(mint: Mint, file: RemoteFile) -> Blob | None:

@@ -14,6 +14,9 @@ from quantmint.native.build import Bundle
 from quantmint.native.tools import PATIENT, model_limits
 from quantmint.process import Command, failure, run
 
+# llama.cpp's tools may end before their log's own thread has written all of it, the more so on a
+# busy machine: then they are run again.
+LOST_LINES_TRIES: Final = 12
 _PROMPT_TOKEN: Final = re.compile(r"^[\d.]+ I +(\d+) -> '", re.MULTILINE)
 _PROMPT_LENGTH: Final = re.compile(r"number of tokens in prompt = (\d+)$", re.MULTILINE)
 
@@ -64,13 +67,14 @@ def prompt_ids(
     ]  # fmt: skip
     words += [] if system is None else ["--system-prompt", system]
     command = Command(argv=words, env=PATIENT, limits=model_limits(model, seconds=3600), log=log)
-    finished = run(command)
-    said = finished.stdout + "\n" + finished.stderr
-    ids = [int(found) for found in _PROMPT_TOKEN.findall(said)]
-    counted = _PROMPT_LENGTH.search(said)
-    if counted is None or int(counted[1]) != len(ids):
-        raise IntegrityError(
-            f"llama-completion told no whole prompt; its output is in {log}",
-            mend="run the same command again",
-        )
-    return ids
+    for _ in range(LOST_LINES_TRIES):
+        finished = run(command)
+        said = finished.stdout + "\n" + finished.stderr
+        ids = [int(found) for found in _PROMPT_TOKEN.findall(said)]
+        counted = _PROMPT_LENGTH.search(said)
+        if counted is not None and int(counted[1]) == len(ids):
+            return ids
+    raise IntegrityError(
+        f"llama-completion told no whole prompt; its output is in {log}",
+        mend="run the same command again",
+    )

@@ -84,16 +84,23 @@ def test_no_tensor_fell_back(nano: Nano) -> None:
     assert {value_of(home, variant, "fallback_tensors") for variant in VARIANTS} == {0}
 
 
-def test_one_mlflow_run_with_digests_metrics_and_tools(nano: Nano) -> None:
+def test_one_mlflow_run_for_the_build_and_one_below_it_for_each_variant(nano: Nano) -> None:
     home, _ = nano
     with sqlite3.connect(home.mlflow / "mlflow.db") as database:
-        (run,) = database.execute("select run_uuid from runs").fetchall()
-        metrics = dict(database.execute("select key, value from latest_metrics").fetchall())
-        tags = dict(database.execute("select key, value from tags").fetchall())
+        rows = database.execute("select run_uuid, key, value from tags").fetchall()
+        numbers = database.execute("select run_uuid, key, value from latest_metrics").fetchall()
         params = dict(database.execute("select key, value from params").fetchall())
+    parents = {run: value for run, key, value in rows if key == "mlflow.parentRunId"}
+    (build,) = set(parents.values())
+    assert len(parents) == len(VARIANTS)
+    tags = {key: value for run, key, value in rows if run == build}
+    measured = {(run, key): value for run, key, value in numbers}
+    of_variant = {v: run for run, key, v in rows if run in parents and key == "quantmint.variant"}
     for variant in VARIANTS:
+        kld = measured[of_variant[variant], "kld_mean_512"]
+        assert kld == pytest.approx(value_of(home, on_host(variant), "kld"), abs=1e-6)
         assert tags[f"digest.{variant}"] == value_of(home, variant, "sha256")
-        assert str(value_of(home, variant, "mlflow_run")).endswith(f"/runs/{run[0]}")
+        assert str(value_of(home, variant, "mlflow_run")).endswith(f"/runs/{build}")
     assert params["tool.torch"]
     assert params["tool.llama.cpp.commit"]
     with open_instance(home) as instance:

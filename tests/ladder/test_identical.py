@@ -52,6 +52,13 @@ def test_every_type_with_importance(
     compare(programs, source, tmp_path, all_types, "--imatrix", str(matrix))
 
 
+def test_a_variant_that_needs_another_types_tables(programs: Programs, tmp_path: Path) -> None:
+    """IQ2_M's embedding is IQ3_S: its tables are built in a child whose parent has threads."""
+    source = write_model(tmp_path / "a-F16.gguf", SLOW)
+    matrix = write_imatrix(tmp_path / "imatrix.gguf", SLOW)
+    compare(programs, source, tmp_path, ["IQ2_M"], "--imatrix", str(matrix))
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["bf16", "f32"])
 def test_precisions_and_threads(
