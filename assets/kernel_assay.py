@@ -97,9 +97,9 @@ def small_files(mint: Mint, bundle: Bundle) -> list[tuple[str, Blob]]:
 
 
 def assay_kernel(
-    mint: Mint, bundle: Bundle, reference: Bundle, *, gpu_layers: int = 0
+    mint: Mint, bundle: Bundle, reference: Bundle, *, gpu_layers: int = 0, timed: bool = True
 ) -> KernelAssay:
-    """Compare a kernel with the reference kernel on every type; measure its speed.
+    """Compare a kernel with the reference kernel on every type; measure its speed if `timed`.
 
     Raises:
         BuildError, IntegrityError: the small model can't be made. That a kernel itself crashes,
@@ -115,7 +115,11 @@ def assay_kernel(
         for kind, blob in files:
             mint.report(f"{bundle.kernel.name}: {kind}")
             found, same = agree(mint, bundle, reference, blob, text, setup=setup, log=log)
-            speeds = speeds_of(mint, bundle, blob, race=SHORT, gpu_layers=gpu_layers, log=log)
+            speeds = (
+                speeds_of(mint, bundle, blob, race=SHORT, gpu_layers=gpu_layers, log=log)
+                if timed
+                else Speeds((), ())
+            )
             rows.append(_row(kind, bundle, reference, (found, same), speeds))
     except (BuildError, IntegrityError) as error:
         crashed = f"{files[len(rows)][0]}: {error}"

@@ -1,7 +1,7 @@
 """The quantization kernels alone, against ggml's functions.
 
-    python benchmarks/quantizer.py types [--seconds S]           each type's speed, on one core
-    python benchmarks/quantizer.py sweep [--blocks N] [--type T]  bytes of hostile and ordinary blocks
+    python benchmarks/quantizer.py types [--seconds S]   each type's speed, on one core
+    python benchmarks/quantizer.py sweep [--blocks N]    bytes of hostile and ordinary blocks
 
 `sweep` is the long test: ten million blocks of each type, with and without an importance matrix,
 through every instruction set that this processor has. Most of its time is ggml's own.

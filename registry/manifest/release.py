@@ -40,10 +40,14 @@ ENVELOPE_FILE: Final = "quantmint.dsse.json"
 PROVENANCE_FILE: Final = "provenance.intoto.json"
 MODEL_SIGNATURE_FILE: Final = "model.sig"
 TENSORS_FOLDER: Final = "tensors"
-# Files of a release folder that the manifest can't list: they are made from it, or sign it.
+# Files of a release folder that the manifest can't list: they are made from it, or sign it, or
+# say what became of it later (`publish/status`).
 UNLISTED: Final = frozenset(
-    {MANIFEST_FILE, ENVELOPE_FILE, MODEL_SIGNATURE_FILE, "README.md", ".gitattributes"}
-)
+    {
+        MANIFEST_FILE, ENVELOPE_FILE, MODEL_SIGNATURE_FILE, "README.md", ".gitattributes",
+        "quantmint.status.json", "quantmint.status.dsse.json",
+    }
+)  # fmt: skip
 
 
 class Source(Signed):
