@@ -7,7 +7,7 @@ export CMAKE_ARGS := -DLLAMA_BUILD=OFF
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install demo test lint types sizes unit ui bench bench-demo bench-memory \
-        bench-ladder lock clean
+        bench-ladder bench-assay bench-store bench-kernels sweep-store sweep-ladder transfer-matrix bench-pull fuzz-gguf hub-crosscheck lock clean
 
 help:
 	@echo "make demo    build, test and show the embedded model, end to end"
@@ -55,6 +55,48 @@ bench-memory: install
 
 bench-ladder: install
 	$(BIN)/python benchmarks/ladder.py
+	$(BIN)/python benchmarks/quantizer.py types
+
+bench-assay: install
+	$(BIN)/python benchmarks/assay.py
+
+bench-store: install
+	$(BIN)/python benchmarks/store.py
+
+# Every system call of every operation of the store, killed or failed: about 20 CPU minutes.
+sweep-store: install
+	cd tests && ../$(BIN)/python -m sweeps.sweep --errors 2600
+	cd tests && ../$(BIN)/python -m sweeps.power
+
+# Ten million blocks of each type against ggml's own functions: many hours.
+sweep-ladder: install
+	$(BIN)/python benchmarks/quantizer.py sweep
+
+# About 45 CPU minutes: every CPU kernel from one tree, and two separate builds to compare with.
+bench-kernels: install
+	$(BIN)/python benchmarks/kernels.py
+
+# The test hub and a published release, seen by olah and the JavaScript client (node, npm).
+hub-crosscheck: install
+	$(BIN)/python -m tests.hub.crosscheck
+
+# Cut points x server faults x partial files, each once and lasting: 1360 transfers;
+# then each system call of a transfer killed or failed: 270 points. 8 minutes, mostly waiting.
+transfer-matrix: install
+	cd tests && ../$(BIN)/python -m transfer
+	cd tests && ../$(BIN)/python -m transfer.kills
+
+# Pulling against `hf download`, 1 GiB from one server on loopback; and two deltas.
+bench-pull: install
+	PYTHONPATH=tests $(BIN)/python benchmarks/pull.py
+
+# Arm kernels under qemu-user against x64's logits: needs g++-aarch64-linux-gnu and qemu-user.
+arm-kernels: install
+	$(BIN)/python benchmarks/arm.py
+
+# A million mutated headers through our reader and llama.cpp's own: about 3 CPU minutes.
+fuzz-gguf: install
+	PYTHONPATH=tests $(BIN)/python -m fuzz
 
 # Pins every dependency to what a fresh resolution gives today.
 lock:

@@ -7,6 +7,7 @@ import importlib.util
 from typing import Final, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from quantmint.errors import UserError
 
@@ -21,6 +22,36 @@ class Entry(NamedTuple):
 
 # `--help` prints these lines without importing a single command.
 COMMANDS: Final = {
+    "pull": Entry(
+        "quantmint.registry.commands.pull",
+        "Fetch the variant of a model that fits this machine, verified.",
+    ),
+    "run": Entry(
+        "quantmint.registry.commands.run", "Chat with a model on this machine's best kernel."
+    ),
+    "serve": Entry(
+        "quantmint.registry.commands.serve", "Serve a model's OpenAI-compatible API on loopback."
+    ),
+    "list": Entry("quantmint.registry.commands.list", "List the models that are on this machine."),
+    "show": Entry(
+        "quantmint.registry.commands.show",
+        "Print what is known of a model that is on this machine.",
+    ),
+    "outdated": Entry(
+        "quantmint.registry.commands.outdated",
+        "Say what newer releases changed, and whether it matters.",
+    ),
+    "rm": Entry(
+        "quantmint.registry.commands.rm", "Remove a model that was pulled, or one variant of it."
+    ),
+    "export": Entry(
+        "quantmint.registry.commands.export",
+        "Write a model into one file, for machines without a network.",
+    ),
+    "import": Entry(
+        "quantmint.registry.commands.import_",
+        "Take a model out of a file that `quantmint export` wrote; no network is used.",
+    ),
     "models": Entry(
         "quantmint.pipelines.commands.models", "List the models that can be built.", True
     ),
@@ -31,6 +62,11 @@ COMMANDS: Final = {
     ),
     "build": Entry(
         "quantmint.pipelines.commands.build", "Build and test a model's variants.", True
+    ),
+    "release": Entry(
+        "quantmint.pipelines.commands.release",
+        "Publish what passed of a model: signed, tested again, in one commit.",
+        True,
     ),
     "kernels": Entry(
         "quantmint.pipelines.commands.kernels", "List or build the kernels of the matrix.", True
@@ -51,7 +87,19 @@ COMMANDS: Final = {
     "inspect": Entry(
         "quantmint.registry.commands.inspect", "Check a GGUF file and print its facts."
     ),
-    "verify": Entry("quantmint.registry.commands.verify", "Hash every object of the store again."),
+    "keys": Entry(
+        "quantmint.registry.commands.keys",
+        "Make keys that sign releases, and say whose are trusted.",
+    ),
+    "lint": Entry(
+        "quantmint.registry.commands.lint",
+        "Check that every client would find the right file in a repository.",
+    ),
+    "verify": Entry(
+        "quantmint.registry.commands.verify",
+        "Hash every object of the store again, or check a release's FOLDER.",
+    ),
+    "gc": Entry("quantmint.registry.commands.gc", "Free the disk of what nothing needs."),
 }
 
 
@@ -77,7 +125,8 @@ class LazyGroup(click.Group):
                 mend="CMAKE_ARGS=-DLLAMA_BUILD=OFF pip install 'quantmint[build]'",
             )
         module = importlib.import_module(entry.module)
-        command = getattr(module, cmd_name.replace("-", "_"))
+        name = cmd_name.replace("-", "_")
+        command = getattr(module, name, None) or getattr(module, f"{name}_")
         assert isinstance(command, click.Command)
         return command
 
@@ -85,6 +134,14 @@ class LazyGroup(click.Group):
         """Write the table of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        """Return what completes a command's name, without importing any."""
+        return [
+            CompletionItem(name, help=entry.help)
+            for name, entry in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

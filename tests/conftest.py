@@ -14,17 +14,19 @@ from quantmint.native.build import Bundle, build_kernel
 from quantmint.native.kernels import host_kernel
 from quantmint.native.pin import current_pin
 from quantmint.native.source import unpack
+from quantmint.registry.leases import release_all
 from quantmint.registry.store import Store
 
 Quantmint = Callable[..., Ran]
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     """A home folder of the test's own, with nothing in it."""
     folder = tmp_path / "home"
     monkeypatch.setenv("QUANTMINT_HOME", str(folder))
-    return Home(folder)
+    yield Home(folder)
+    release_all()  # what the test pinned: one open file for each store
 
 
 @pytest.fixture

@@ -66,6 +66,11 @@ def test_the_base_runs_without_the_mint(clean: Path, tmp_path: Path) -> None:
         env={"QUANTMINT_HOME": str(tmp_path)}, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert ran.stdout.strip() == "0 objects, 0 faults"
+    made = subprocess.run(
+        [clean / "quantmint", "keys", "new"],
+        env={"QUANTMINT_HOME": str(tmp_path)}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert made.stdout.startswith("key release ")
 
 
 def test_a_command_of_the_mint_says_what_to_install(clean: Path, tmp_path: Path) -> None:

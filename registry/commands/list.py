@@ -1,0 +1,51 @@
+"""`quantmint list`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from quantmint.files import human_bytes
+from quantmint.home import find_home
+from quantmint.registry.pull.kept import Kept, all_kept
+from quantmint.registry.pull.placing import placed_files
+from quantmint.registry.store import Store
+from quantmint.registry.text import table
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the list for programs.")
+def list_(*, as_json: bool) -> None:
+    """List the models that are on this machine."""
+    home = find_home()
+    store = Store(home.store)
+    rows = []
+    for kept in all_kept(store) if home.store.is_dir() else []:
+        for variant in kept.variants:
+            placed = placed_files(store, home, kept, variant)
+            rows.append((kept, variant, str(placed[0]) if placed else None))
+    if as_json:
+        click.echo(json.dumps([_facts(*row) for row in rows], indent=2))
+    elif rows:
+        lines = [
+            [f"{kept.model}:{variant}", kept.label, human_bytes(_size(kept, variant)),
+             "signed" if kept.signer else "unsigned", kept.place]
+            for kept, variant, _ in rows
+        ]  # fmt: skip
+        click.echo(table(["model", "release", "size", "", "from"], lines, right="  r"))
+    else:
+        click.echo("nothing yet; `quantmint pull REF` fetches a model", err=True)
+
+
+def _facts(kept: Kept, variant: str, path: str | None) -> dict[str, object]:
+    return {
+        "model": kept.model, "variant": variant, "release": kept.number, "commit": kept.commit,
+        "place": kept.place, "signer": kept.signer, "pulled": kept.pulled or None,
+        "size": _size(kept, variant), "sha256": [blob.sha256 for blob in kept.files(variant)],
+        "path": path,
+    }  # fmt: skip
+
+
+def _size(kept: Kept, variant: str) -> int:
+    return sum(blob.size for blob in kept.files(variant))

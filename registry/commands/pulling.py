@@ -1,0 +1,148 @@
+"""What the commands that pull have in common: options, sizes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar
+
+import click
+
+from quantmint.errors import QuantmintError, UserError
+from quantmint.home import find_home
+from quantmint.registry import gguf
+from quantmint.registry.pull.choose import AUTO, Wishes, gpu_layers
+from quantmint.registry.pull.engine import Puller, Request
+from quantmint.registry.pull.header import number
+from quantmint.registry.pull.kept import all_kept
+from quantmint.registry.pull.reference import check_variant, parse_reference
+from quantmint.registry.pull.told import bar_for_people, from_where
+from quantmint.registry.store import Store
+
+F = TypeVar("F", bound=Callable[..., Any])
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]?)(i?)B?", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_OPTIONS = (
+    click.option("--variant", "-v", default="auto", show_default=True, help="Which variant."),
+    click.option(
+        "--context", "-c", default=4096, show_default=True, metavar="TOKENS",
+        type=click.IntRange(128, 1 << 22), help="The context that must fit into memory.",
+    ),
+    click.option(
+        "--min-speed", type=click.FloatRange(0, 1e6), metavar="TOKENS/S",
+        help="Take nothing slower (4, unless nothing reaches that).",
+    ),
+    click.option("--memory", metavar="SIZE", help="Choose for so much memory: 8GB, 6GiB."),
+    click.option("--strict", is_flag=True, help="Refuse what no trusted key has signed."),
+    click.option("--registry", metavar="PLACE", help="hub:OWNER or file:DIR, for model names."),
+)  # fmt: skip
+
+
+def wishes_options(command: F) -> F:
+    """Give a command the options that say what is wanted."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def complete_here(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the models on this machine that a shell may offer; nothing where that fails."""
+    try:
+        rows = all_kept(Store(find_home().store))
+    except (QuantmintError, OSError):
+        return []
+    found = {f"{kept.model}:{variant}" for kept in rows for variant in kept.variants}
+    return sorted(name for name in found if name.startswith(incomplete))
+
+
+def size_of(text: str | None) -> int | None:
+    """Return the bytes that a text means: `8GB` (decimal), `6GiB`, `500kB`, `1000000`.
+
+    Raises:
+        UserError: it is no size.
+    """
+    if text is None:
+        return None
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or not float(match[1]):
+        raise UserError(f"{text[:40]!r} is no size", mend="write 8GB, 6GiB, 500kB")
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** _POWERS[match[2].upper()])
+
+
+class Wished(TypedDict):
+    """What `wishes_options` gives a command."""
+
+    variant: str
+    context: int
+    min_speed: float | None
+    memory: str | None
+    strict: bool
+    registry: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A model that can be run: where it is, what it is called, and how it fits this machine."""
+
+    path: Path
+    name: str
+    context: int
+    threads: int
+    gpu_layers: int
+
+
+def request_of(ref: str, wished: Wished) -> Request:
+    """Return the request that the options ask for.
+
+    Raises:
+        UserError: the reference, the variant or the size is none.
+    """
+    variant = wished["variant"]
+    return Request(
+        reference=parse_reference(ref),
+        wishes=Wishes(
+            variant=AUTO if variant == AUTO else check_variant(variant),
+            context=wished["context"],
+            min_speed=wished["min_speed"],
+            memory=size_of(wished["memory"]),
+        ),
+        registry=wished["registry"],
+        strict=wished["strict"],
+    )
+
+
+def ready(ref: str, wished: Wished) -> Ready:
+    """Return a model as it is here; it is pulled if it is not.
+
+    Raises:
+        UserError, RegistryError, IntegrityError: see `Puller.pull`.
+    """
+    request = request_of(ref, wished)
+    bar = bar_for_people()
+    puller = Puller(find_home(), progress=bar)
+    try:
+        resolved = puller.resolve_here(request)
+    except UserError:
+        resolved = puller.resolve(request)
+        for warning in resolved.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        click.echo(from_where(resolved), err=True)
+    try:
+        pulled = puller.pull(request, resolved)
+    finally:
+        if bar is not None:
+            bar.end()
+    machine, taken = resolved.machine, resolved.choice.taken
+    header = gguf.read(pulled.path)
+    layers = number(header, "block_count")
+    trained = number(header, "context_length") or wished["context"]
+    return Ready(
+        path=pulled.path,
+        name=f"{pulled.kept.model}:{taken.offer.variant}",
+        context=min(wished["context"], trained),
+        threads=machine.cores,
+        gpu_layers=gpu_layers(machine, taken.memory, taken.offer.size, layers),
+    )

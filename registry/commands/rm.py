@@ -1,0 +1,69 @@
+"""`quantmint rm REF`."""
+
+from __future__ import annotations
+
+import contextlib
+
+import click
+
+from quantmint.errors import UserError
+from quantmint.home import Home, find_home
+from quantmint.registry.commands.pulling import complete_here
+from quantmint.registry.pull import local
+from quantmint.registry.pull.kept import Kept
+from quantmint.registry.pull.placing import placed_files
+from quantmint.registry.pull.reference import parse_reference
+from quantmint.registry.refs import put_ref, remove_ref
+from quantmint.registry.store import Store
+
+
+@click.command()
+@click.argument("ref", shell_complete=complete_here)
+def rm(*, ref: str) -> None:
+    """Remove a model that was pulled, or one variant of it.
+
+    `quantmint gc` then frees the disk, as far as nothing else needs the bytes.
+    """
+    home = find_home()
+    store = Store(home.store).open()
+    reference = parse_reference(ref)
+    rows = local.matching(store, reference)
+    pulled = [kept for kept in rows if kept.is_pulled]
+    if not pulled:
+        raise UserError(
+            f"{reference} was released from this machine; it is not removed"
+            if rows
+            else f"{reference} is not on this machine",
+            mend="quantmint list",
+        )
+    for kept in pulled:
+        gone = [reference.variant] if reference.variant else list(kept.variants)
+        if reference.kind == "digest":
+            gone = [v for v in gone if any(b.sha256 == reference.name for b in kept.files(v))]
+        for variant in gone:
+            click.echo(f"removed {kept.model}:{variant} (release {kept.label}, {kept.place})")
+        _remove(home, store, kept, gone)
+    click.echo("`quantmint gc` frees the disk", err=True)
+
+
+def _remove(home: Home, store: Store, kept: Kept, gone: list[str]) -> None:
+    """Remove the links first: killed in between, the same command finds the rest."""
+    for variant in gone:
+        for path in placed_files(store, home, kept, variant):
+            path.unlink(missing_ok=True)
+            for folder in path.parents:
+                if folder == home.models:
+                    break
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+    left = {name: paths for name, paths in kept.variants.items() if name not in gone}
+    assert kept.ref is not None
+    if not left:
+        remove_ref(store, kept.model, kept.name, expected=kept.ref.revision)
+        return
+    dropped = {path for name in gone for path in kept.variants[name]}
+    dropped |= {f"tensors/{name}.json" for name in gone}
+    dropped -= {path for paths in left.values() for path in paths}
+    objects = {path: blob for path, blob in kept.objects.items() if path not in dropped}
+    body = {**kept.body, "variants": {name: list(paths) for name, paths in left.items()}}
+    put_ref(store, kept.model, kept.name, objects, body=body, expected=kept.ref.revision)

@@ -1,0 +1,35 @@
+"""`quantmint run REF`."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import click
+
+from quantmint.registry.commands.pulling import Wished, complete_here, ready, wishes_options
+from quantmint.registry.runtime import Session, module_for, start
+
+
+@click.command()
+@click.argument("ref", shell_complete=complete_here)
+@click.argument("prompt", required=False)
+@wishes_options
+@click.option("--max-tokens", type=click.IntRange(1), help="End each answer after so many.")
+@click.option("--temperature", "heat", type=click.FloatRange(0, 2), default=0.7, show_default=True)
+def run(
+    *, ref: str, prompt: str | None, max_tokens: int | None, heat: float, **wished: Unpack[Wished]
+) -> None:
+    """Chat with a model on this machine's best kernel.
+
+    It is pulled first if it is not here. Without PROMPT each line that is typed is answered, or,
+    where nobody types, the whole of standard input.
+    """
+    module_for("chat")
+    found = ready(ref, wished)
+    start(
+        Session(
+            task="chat", model=str(found.path), name=found.name, context=found.context,
+            threads=found.threads, gpu_layers=found.gpu_layers, prompt=prompt,
+            max_tokens=max_tokens, heat=heat,
+        )
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Pulling: from a reference to a verified file in its place."""

@@ -1,0 +1,113 @@
+"""Importing an archive: the signed manifest first, then only the files that it vouches for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quantmint.errors import IntegrityError, UserError
+from quantmint.home import Home
+from quantmint.registry import gguf
+from quantmint.registry.manifest.release import (
+    ENVELOPE_FILE,
+    MANIFEST_FILE,
+    PAYLOAD_TYPE,
+    UNLISTED,
+    Manifest,
+)
+from quantmint.registry.pull import archive
+from quantmint.registry.pull.kept import Kept, keep
+from quantmint.registry.pull.placing import own_spot, put_files
+from quantmint.registry.signing.envelope import open_envelope
+from quantmint.registry.signing.release import Expect, accept_release, unsigned_release
+from quantmint.registry.store import Blob, Store
+from quantmint.registry.trust_root import TrustRoot
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What came: the reference, where each variant lies, and warnings."""
+
+    kept: Kept
+    paths: tuple[Path, ...]
+    warnings: tuple[str, ...]
+
+
+def bring(home: Home, path: Path, *, strict: bool = False, release: int | None = None) -> Imported:
+    """Import an archive; no network is used. `release` names an older release on purpose.
+
+    Raises:
+        UserError: there is no such file, or the disk is full.
+        IntegrityError: it is damaged, altered, or not signed as the trust policy asks.
+    """
+    store, root = Store(home.store).open(), TrustRoot(home.keys)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}", mend="check the name") from None
+    came: list[Blob] = []
+    with file:
+        kept = archive.read_index(file)
+        had = {blob for blob in kept.objects.values() if store.has(blob)}
+        first = {blob.sha256 for blob in archive.small_first(kept)}
+        try:
+            came += archive.read_objects(file, store, kept, first)
+            expect = Expect(kept.model, None, release)
+            kept, warnings = _judged(store, kept, root, expect, strict=strict)
+            rest = {blob.sha256 for blob in kept.objects.values()} - first
+            came += archive.read_objects(file, store, kept, rest)
+            archive.read_end(file)
+            for paths in kept.variants.values():
+                for each in paths:
+                    gguf.read(store.path(kept.objects[each].sha256))
+        except BaseException:
+            for blob in came:  # what was refused must not be found by its name
+                if blob not in had:
+                    store.remove(blob)
+            raise
+    kept = keep(store, kept)
+    spot = own_spot(home, kept)
+    paths_ = tuple(put_files(store, kept, variant, spot) for variant in kept.variants)
+    return Imported(kept, paths_, warnings)
+
+
+def _judged(
+    store: Store, kept: Kept, root: TrustRoot, expect: Expect, *, strict: bool
+) -> tuple[Kept, tuple[str, ...]]:
+    envelope, plain = kept.objects.get(ENVELOPE_FILE), kept.objects.get(MANIFEST_FILE)
+    if plain is None and envelope is None:
+        policy = root.policy()
+        if strict or policy.must_be_signed(kept.model, None):
+            raise IntegrityError(
+                f"the archive of {kept.model} holds no signed manifest, and one is asked for",
+                mend="export it again from a signed release",
+            )
+        said = f"{kept.place}: nobody vouches for it; its bytes are those that were exported"
+        return replace(kept, identity=None, number=None, signer=None), (said,)
+    if envelope is not None:
+        data = store.read(envelope)
+        verified = accept_release(root, data, expect=expect, strict=strict)
+        payload = open_envelope(data, PAYLOAD_TYPE).payload
+        if plain is None or store.read(plain) != payload:
+            raise IntegrityError("the archive's manifest is not the one that was signed")
+    else:
+        assert plain is not None
+        verified = unsigned_release(store.read(plain), root.policy(), expect=expect, strict=strict)
+    manifest = verified.manifest
+    _check_listed(manifest, kept)
+    found = replace(
+        kept, number=manifest.release, identity=manifest.identity, signer=verified.signer
+    )
+    return found, verified.warnings
+
+
+def _check_listed(manifest: Manifest, kept: Kept) -> None:
+    """Refuse a file that the manifest does not list with these bytes, or under another variant."""
+    listed = {entry.path: Blob(entry.sha256, entry.size) for entry in manifest.entries}
+    for path, blob in kept.objects.items():
+        if path not in UNLISTED and listed.get(path) != blob:
+            raise IntegrityError(f"the archive's file {path} is not one of its manifest's")
+    for variant, paths in kept.variants.items():
+        row = manifest.variant(variant)
+        if row is None or paths != (row.file.path,):
+            raise IntegrityError(f"the archive's variant {variant} is not its manifest's")

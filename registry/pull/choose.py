@@ -1,0 +1,266 @@
+"""Choosing a variant: the best quality that fits this machine at a speed floor.
+
+Pure: offers, a machine and wishes in, a table of candidates out. docs/pull.md has the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from quantmint.errors import UserError, nearest
+from quantmint.files import human_bytes
+from quantmint.registry.machine import Gpu, Machine
+from quantmint.registry.manifest.measured import Divergence
+from quantmint.registry.manifest.release import Variant
+from quantmint.registry.pull.header import Shape
+from quantmint.registry.pull.offers import Offer
+from quantmint.registry.pull.speed import Speed, speed_of
+
+AUTO: Final = "auto"
+CONTEXT: Final = 4096
+MIN_SPEED: Final = 4.0
+# What the system and other programs keep of the memory, and what a driver keeps of a GPU's.
+KEPT: Final = 0.10
+KEPT_ON_GPU: Final = 0.06
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What is wanted. `variant` is a name or `auto`; `context` in tokens; `memory` in bytes.
+
+    `min_speed` is in tokens per second; None is a floor of 4 that gives way where nothing meets
+    it.
+    """
+
+    variant: str = AUTO
+    context: int = CONTEXT
+    min_speed: float | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One offer, judged. `memory` is bytes at the context asked for; `why` says the verdict."""
+
+    offer: Offer
+    memory: int
+    on: str
+    fits: bool
+    speed: Speed | None
+    kld: float | None
+    kld_context: int | None
+    taken: bool = False
+    why: str = ""
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """Smaller is better: measured divergence first, then more bits, then fewer bytes."""
+        kld = 0.0 if self.kld is None and self.offer.is_wide else self.kld
+        bits = self.offer.bits or 0.0
+        if kld is None:
+            return (1, -bits, -self.offer.size)
+        return (0, kld, -bits, self.offer.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The one that is taken, and all candidates with the reasons."""
+
+    taken: Candidate
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...] = ()
+
+
+def choose(
+    offers: Sequence[Offer], machine: Machine, wishes: Wishes, shape: Shape | None = None
+) -> Choice:
+    """Choose one of `offers`.
+
+    `shape` is what a header says, for offers without a manifest.
+
+    Raises:
+        UserError: there is no such variant; nothing fits, and the message says what would; or
+            nothing is as fast as was asked for.
+    """
+    if not offers:
+        raise UserError("nothing is offered", mend="pull from another registry")
+    rows = [_judge(offer, machine, wishes, shape) for offer in offers]
+    if wishes.variant != AUTO:
+        return _named(rows, wishes, machine)
+    usable = [row for row in rows if not row.offer.withdrawn]
+    fitting = [row for row in usable if row.fits]
+    if not fitting:
+        raise _nothing_fits(usable, machine, wishes, shape)
+    floor = MIN_SPEED if wishes.min_speed is None else wishes.min_speed
+    quick = [row for row in fitting if row.speed is None or row.speed.rate >= floor]
+    notes = []
+    if not quick and wishes.min_speed is not None:
+        raise _nothing_quick(fitting, floor)
+    if not quick:
+        fastest = max(fitting, key=lambda row: row.speed.rate if row.speed else 0.0)
+        notes.append(f"nothing that fits reaches {floor:g} tokens/s here; the fastest was taken")
+        quick = [fastest]
+    # 16 bits take twice the memory and time of 8 for a difference that is hardly measurable.
+    narrow = [row for row in quick if not row.offer.is_wide] or quick
+    best = min(narrow, key=lambda row: row.rank)
+    told = tuple(_told(row, best, floor, quick) for row in sorted(rows, key=lambda row: row.rank))
+    taken = next(row for row in told if row.taken)
+    if taken.speed is None:
+        notes.append("no speed was measured that holds for this machine: quality and memory chose")
+    if taken.kld is None and not taken.offer.is_wide:
+        notes.append("no quality was measured: more bits were taken for better")
+    if taken.on == "CPU" and taken.memory > machine.available and wishes.memory is None:
+        notes.append(
+            f"it needs {human_bytes(taken.memory)}, and {human_bytes(machine.available)} are free"
+            " now: close something before you run it"
+        )
+    return Choice(taken, told, tuple(notes))
+
+
+def memory_of(offer: Offer, context: int, shape: Shape | None) -> int:
+    """Return the bytes that a variant takes at a context length.
+
+    By the manifest's figures the cache grows with the context; those of the next longer context
+    are scaled down, or those of the longest up.
+    """
+    rows = sorted(offer.row.memory, key=lambda row: row.context) if offer.row else []
+    if rows:
+        row = next((row for row in rows if row.context >= context), rows[-1])
+        share = context / row.context
+        compute = row.compute * max(1.0, share)
+        return round(row.weights + row.cache * share + compute)
+    if shape is not None:
+        return offer.size + shape.beside_weights(context)
+    return round(offer.size * 1.2) + (256 << 20)
+
+
+def divergence_of(row: Variant | None, context: int) -> Divergence | None:
+    """Return what was measured nearest to a context: at the next longer one, else the longest."""
+    rows = sorted(row.divergence, key=lambda each: each.context) if row else []
+    return next((each for each in rows if each.context >= context), rows[-1] if rows else None)
+
+
+def largest_gpu(machine: Machine) -> Gpu | None:
+    """Return the GPU with the most memory, if there is any."""
+    return max(machine.gpus, key=lambda gpu: gpu.memory, default=None)
+
+
+def gpu_layers(machine: Machine, memory: int, weights: int, layers: int) -> int:
+    """Return how many of a model's layers fit on the GPU: all (999), some, or none.
+
+    What does not depend on layers is counted whole on the GPU; the rest is spread evenly.
+    """
+    gpu = largest_gpu(machine)
+    if gpu is None or layers < 1:
+        return 0
+    room = gpu.memory * (1 - KEPT_ON_GPU)
+    if memory <= room:
+        return 999
+    beside = max(0, memory - weights)
+    per_layer = weights / layers
+    return max(0, min(layers, int((room - beside) / per_layer)))
+
+
+def _judge(offer: Offer, machine: Machine, wishes: Wishes, shape: Shape | None) -> Candidate:
+    needed = memory_of(offer, wishes.context, shape)
+    gpu = largest_gpu(machine) if wishes.memory is None else None
+    room = (1 - KEPT) * machine.memory if wishes.memory is None else wishes.memory
+    on_gpu = gpu is not None and needed <= gpu.memory * (1 - KEPT_ON_GPU)
+    fits = on_gpu or needed <= room
+    found = divergence_of(offer.row, wishes.context)
+    return Candidate(
+        offer=offer,
+        memory=needed,
+        on=gpu.name if on_gpu and gpu else "CPU",
+        fits=fits,
+        speed=speed_of(offer.row, machine, on_gpu=on_gpu),
+        kld=found.kld_mean if found else None,
+        kld_context=found.context if found else None,
+    )
+
+
+def _named(rows: Sequence[Candidate], wishes: Wishes, machine: Machine) -> Choice:
+    found = next((row for row in rows if row.offer.variant == wishes.variant), None)
+    if found is None:
+        names = [row.offer.variant for row in rows]
+        raise UserError(
+            f"there is no variant {wishes.variant!r}{nearest(wishes.variant, names)}",
+            mend="leave the variant out to have one chosen; --explain lists them",
+        )
+    if found.offer.withdrawn:
+        raise UserError(
+            f"the variant {wishes.variant} was withdrawn by its publisher",
+            mend="leave the variant out to have another one chosen",
+        )
+    told = tuple(
+        replace(row, taken=row is found, why="asked for" if row is found else "not asked for")
+        for row in sorted(rows, key=lambda row: row.rank)
+    )
+    notes = []
+    if not found.fits:
+        notes.append(
+            f"{wishes.variant} needs {human_bytes(found.memory)} at a context of"
+            f" {wishes.context}; this machine has {human_bytes(machine.memory)}",
+        )
+    return Choice(next(row for row in told if row.taken), told, tuple(notes))
+
+
+def _told(row: Candidate, best: Candidate, floor: float, quick: Sequence[Candidate]) -> Candidate:
+    if row is best:
+        return replace(row, taken=True, why="taken: the best that fits and is fast enough")
+    if row.offer.withdrawn:
+        why = "withdrawn by its publisher"
+    elif not row.fits:
+        why = f"does not fit: needs {human_bytes(row.memory)}"
+    elif row not in quick and row.speed is not None:
+        why = f"too slow: {row.speed.rate:.1f} tokens/s, the floor is {floor:g}"
+    elif row.offer.is_wide and not best.offer.is_wide:
+        why = "16 bits or more: only when it is asked for"
+    elif row.kld is None and best.kld is not None:
+        why = "its quality was not measured"
+    elif row.kld is not None and best.kld is not None and row.kld > best.kld:
+        why = f"worse: KLD {row.kld:.4f}, taken {best.kld:.4f}"
+    else:
+        why = "fewer bits"
+    return replace(row, why=why)
+
+
+def _nothing_fits(
+    rows: Sequence[Candidate], machine: Machine, wishes: Wishes, shape: Shape | None
+) -> UserError:
+    if not rows:
+        return UserError("all variants were withdrawn", mend="pull another release")
+    least = min(rows, key=lambda row: row.memory)
+    room = machine.memory * (1 - KEPT) if wishes.memory is None else wishes.memory
+    what = (
+        f"no variant fits: the smallest, {least.offer.variant}, needs {human_bytes(least.memory)}"
+        f" at a context of {wishes.context}, and {human_bytes(room)} can be used here"
+    )
+    return UserError(
+        what,
+        mend=_shorter(least, wishes, room, shape)
+        or f"use a machine with {human_bytes(least.memory / (1 - KEPT))} of memory, or a smaller"
+        f" model; to fetch it all the same: --variant {least.offer.variant}",
+    )
+
+
+def _shorter(least: Candidate, wishes: Wishes, room: float, shape: Shape | None) -> str | None:
+    """Return the context at which the smallest variant fits, as an option; None if none does."""
+    context = wishes.context // 2
+    while context >= 256:
+        if memory_of(least.offer, context, shape) <= room:
+            return f"--context {context} fits {least.offer.variant}"
+        context //= 2
+    return None
+
+
+def _nothing_quick(rows: Sequence[Candidate], floor: float) -> UserError:
+    fastest = max(rows, key=lambda row: row.speed.rate if row.speed else 0.0)
+    rate = fastest.speed.rate if fastest.speed else 0.0
+    return UserError(
+        f"nothing that fits reaches {floor:g} tokens/s here: the fastest,"
+        f" {fastest.offer.variant}, would reach {rate:.1f}",
+        mend=f"--min-speed {max(rate * 0.95, 0.1):.1f}  (or --variant {fastest.offer.variant})",
+    )

@@ -1,0 +1,276 @@
+"""Pulling: reference -> place -> what is believed -> choice -> bytes -> reference and link."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quantmint.errors import UserError
+from quantmint.home import Home
+from quantmint.registry.hf_cache import put_into_cache
+from quantmint.registry.machine import Machine, this_machine
+from quantmint.registry.pull import local
+from quantmint.registry.pull.believe import Asked, Believed, believe, model_of
+from quantmint.registry.pull.choose import AUTO, Choice, Wishes, choose
+from quantmint.registry.pull.find import find_digest, find_place, listing_of
+from quantmint.registry.pull.getting import Getting, Got, get
+from quantmint.registry.pull.header import Shape, read_header, shape_of
+from quantmint.registry.pull.hub import offline
+from quantmint.registry.pull.kept import Kept, all_kept, keep, now_text
+from quantmint.registry.pull.offers import Offer, offers_of
+from quantmint.registry.pull.places import Place
+from quantmint.registry.pull.placing import Spot, lm_studio_spot, own_spot, put_files
+from quantmint.registry.pull.reference import Reference
+from quantmint.registry.store import Store
+from quantmint.registry.transfer import Limits, Origin
+from quantmint.registry.transfer.model import Report
+from quantmint.registry.trust_root import TrustRoot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be pulled, how it is chosen, and where it goes beside `models/`."""
+
+    reference: Reference
+    wishes: Wishes = field(default_factory=Wishes)
+    registry: str | None = None
+    strict: bool = False
+    to: Path | None = None
+    lm_studio: bool = False
+    hub_cache: bool = False
+    mirrors: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """What a request leads to before a byte of a model is fetched.
+
+    `place` is None where everything is here already: a digest, or no network.
+    """
+
+    model: str
+    choice: Choice
+    machine: Machine
+    place: Place | None = None
+    believed: Believed | None = None
+    kept: Kept | None = None
+    shape: Shape | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def offer(self) -> Offer:
+        """What is taken."""
+        return self.choice.taken.offer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """Where the model lies now. `got` is None where nothing had to be asked for."""
+
+    path: Path
+    kept: Kept
+    resolved: Resolved
+    got: Got | None = None
+    also: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Puller:
+    """A home to pull to. `report` gets lines for people, `progress` is the transfer's."""
+
+    home: Home
+    report: Callable[[str], None] = lambda _: None
+    progress: Report | None = None
+    machine: Machine | None = None
+    _store: list[Store] = field(default_factory=list, repr=False)
+
+    @property
+    def store(self) -> Store:
+        """The home's store, opened."""
+        if not self._store:
+            self._store.append(Store(self.home.store).open())
+        return self._store[0]
+
+    @property
+    def root(self) -> TrustRoot:
+        """Whom the home trusts."""
+        return TrustRoot(self.home.keys)
+
+    def resolve(self, request: Request) -> Resolved:
+        """Find, judge and choose; nothing of a model is fetched.
+
+        Raises:
+            UserError, RegistryError, IntegrityError: see docs/pull.md.
+        """
+        reference = request.reference
+        wishes = _wishes(request)
+        machine = self.machine or this_machine()
+        digest = reference.name if reference.kind == "digest" else None
+        if digest is not None:
+            place = None if self._has(reference) else find_digest(reference, request.registry)
+        elif reference.kind == "file" or not offline():
+            place = find_place(reference, request.registry)
+        else:
+            place = None
+        if place is None:
+            return self.resolve_here(request)
+        listing = listing_of(place, reference)
+        asked = Asked(
+            reference.name if reference.kind == "model" else None,
+            reference.release,
+            request.strict,
+        )
+        known = self._known(place)
+        believed = believe(place, listing, asked, self.root, known)
+        offers = offers_of(believed)
+        if digest is not None:
+            offers = tuple(o for o in offers if any(f.sha256 == digest for f in o.files))
+        shape = None
+        if believed.manifest is None:
+            shape = _shape(place, believed, offers)
+        choice = choose(offers, machine, wishes, shape)
+        skipped = listing.skipped
+        odd = (f"{skipped} files with unusual names were left out",) if skipped else ()
+        return Resolved(
+            model=believed.manifest.model if believed.manifest else model_of(place),
+            choice=choice, machine=machine, place=place, believed=believed, shape=shape,
+            warnings=(*believed.warnings, *odd, *choice.notes),
+        )  # fmt: skip
+
+    def pull(self, request: Request, resolved: Resolved | None = None) -> Pulled:
+        """Bring the model here, and place it; what is here already is only placed.
+
+        Raises:
+            UserError, RegistryError, IntegrityError: see docs/pull.md; nothing half-made stays.
+        """
+        resolved = resolved or self.resolve(request)
+        if resolved.place is None:
+            assert resolved.kept is not None
+            return self._place(request, resolved, resolved.kept, None)
+        assert resolved.believed is not None
+        how = Getting(
+            store=self.store, limits=request.limits, progress=self.progress,
+            mirrors=_mirrors(resolved.place, resolved.believed, request.mirrors),
+        )  # fmt: skip
+        got = get(resolved.place, resolved.believed, resolved.offer, how)
+        kept = keep(self.store, self._kept(resolved, got))
+        return self._place(request, resolved, kept, got)
+
+    def resolve_here(self, request: Request) -> Resolved:
+        """Choose among what is on this machine; nobody is asked.
+
+        Raises:
+            UserError: it is not here. IntegrityError: it may no longer be used.
+        """
+        wishes, machine = _wishes(request), self.machine or this_machine()
+        found = local.find(self.store, request.reference, self.root, strict=request.strict)
+        choice = choose(found.offers, machine, wishes)
+        return Resolved(
+            model=found.kept.model, choice=choice, machine=machine, kept=found.kept,
+            warnings=(*found.warnings, *choice.notes),
+        )  # fmt: skip
+
+    def _has(self, reference: Reference) -> bool:
+        return self.home.store.is_dir() and bool(local.matching(self.store, reference))
+
+    def _known(self, place: Place) -> tuple[str, ...]:
+        """Return the identities of signed releases that came from this place before."""
+        if not self.home.store.is_dir():
+            return ()
+        rows = [kept for kept in all_kept(self.store) if kept.place == place.name]
+        return tuple(dict.fromkeys(kept.identity for kept in rows if kept.identity and kept.signer))
+
+    def _kept(self, resolved: Resolved, got: Got) -> Kept:
+        place, believed, offer = resolved.place, resolved.believed, resolved.offer
+        assert place is not None
+        assert believed is not None
+        manifest, verified = believed.manifest, believed.verified
+        return Kept(
+            model=resolved.model,
+            place=place.name,
+            commit=believed.listing.commit,
+            number=manifest.release if manifest else None,
+            identity=manifest.identity if manifest else None,
+            signer=verified.signer if verified else None,
+            pulled=now_text(),
+            variants={offer.variant: tuple(file.path for file in offer.files)},
+            objects=got.objects,
+        )
+
+    def _place(self, request: Request, resolved: Resolved, kept: Kept, got: Got | None) -> Pulled:
+        variant = resolved.offer.variant
+        path = put_files(self.store, kept, variant, own_spot(self.home, kept))
+        also = []
+        if request.lm_studio:
+            also.append(put_files(self.store, kept, variant, lm_studio_spot(kept)))
+        if request.hub_cache:
+            also += self._into_cache(request, kept, variant)
+        if request.to is not None:
+            spot = Spot(request.to.expanduser().absolute(), is_ours=False)
+            path = put_files(self.store, kept, variant, spot)
+        return Pulled(path=path, kept=kept, resolved=resolved, got=got, also=tuple(also))
+
+    def _into_cache(self, request: Request, kept: Kept, variant: str) -> list[Path]:
+        if not kept.place.startswith("hub:") or not kept.commit:
+            raise UserError(
+                "only what came from a hub has a place in the Hub's cache",
+                mend="leave out --hub-cache",
+            )
+        reference = request.reference
+        is_main = reference.release is None and reference.revision in {None, "main"}
+        repo = kept.place.removeprefix("hub:")
+        return [
+            put_into_cache(self.store, kept.objects[path], repo, kept.commit, path, is_main=is_main)
+            for path in kept.variants[variant]
+        ]
+
+
+def _wishes(request: Request) -> Wishes:
+    """Return the wishes, with the variant of the reference where it names one.
+
+    Raises:
+        UserError: two different variants are named.
+    """
+    from dataclasses import replace
+
+    wishes, named = request.wishes, request.reference.variant
+    if named is None:
+        return wishes
+    if wishes.variant not in {AUTO, named}:
+        raise UserError(
+            f"the reference names {named}, and --variant {wishes.variant}",
+            mend="name one of the two",
+        )
+    return replace(wishes, variant=named)
+
+
+def _shape(place: Place, believed: Believed, offers: Sequence[Offer]) -> Shape | None:
+    """Read one header where it lies: all variants of a model have the same layers and heads."""
+    smallest = min(offers, key=lambda offer: offer.size)
+    header = read_header(place, believed.listing, smallest.files[0])
+    return shape_of(header) if header is not None else None
+
+
+def _mirrors(place: Place, believed: Believed, mirrors: Sequence[str]) -> list[Origin]:
+    """Return further origins: hubs by their address, folders with the same files.
+
+    A mirror gets no token. What it serves is believed only by its digest.
+    """
+    found = []
+    for mirror in mirrors:
+        if mirror.startswith("file:"):
+            found.append(Origin("file:" + str(Path(mirror[5:]).expanduser().absolute())))
+        elif mirror.startswith(("https://", "http://")):
+            if not place.name.startswith("hub:"):
+                raise UserError(
+                    f"{mirror[:80]} can mirror a hub's repository, and {place.name} is none",
+                    mend="name a folder: --mirror file:DIR",
+                )
+            repo = place.name.removeprefix("hub:")
+            commit = believed.listing.commit
+            found.append(Origin(f"{mirror.rstrip('/')}/{repo}/resolve/{commit}"))
+        else:
+            raise UserError(f"{mirror[:80]!r} is no mirror", mend="write https://HOST or file:DIR")
+    return found

@@ -1,0 +1,124 @@
+"""From a reference to a place, and to what it lists at the revision that was asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from quantmint.errors import UserError
+from quantmint.registry.manifest.release import ENVELOPE_FILE, MANIFEST_FILE
+from quantmint.registry.pull.folder import MAIN, PlainPlace, folder_place
+from quantmint.registry.pull.hub import hub_place, offline, require_online, search
+from quantmint.registry.pull.places import Listing, Place
+from quantmint.registry.pull.reference import Reference, parse_reference
+
+REGISTRY: Final = "QUANTMINT_REGISTRY"
+_MOST_FOLDERS: Final = 1000
+
+
+def find_place(reference: Reference, registry: str | None = None) -> Place:
+    """Return the place that a reference leads to.
+
+    A model's name is looked up in `registry`, else in `QUANTMINT_REGISTRY`: one or more of
+    `hub:OWNER`, `hub:OWNER/NAME` and `file:DIR`, the first that has it.
+
+    Raises:
+        UserError: there is no such place, or no registry is named.
+        RegistryError: it can't be reached.
+    """
+    if reference.kind == "hub":
+        require_online(str(reference))
+        return hub_place(reference.name)
+    if reference.kind == "file":
+        return folder_place(Path(reference.name))
+    named = registries(registry)
+    for each in named:
+        for place in _having(each, reference.name):
+            return place
+    if not named:
+        raise UserError(
+            f"no registry is named in which {reference.name} could be looked up",
+            mend=f"export {REGISTRY}=hub:OWNER  (or file:DIR), or write owner/name",
+        )
+    raise UserError(
+        f"there is no model {reference.name} in {', '.join(named)}",
+        mend="check the name; an owner's repositories are named MODEL-GGUF",
+    )
+
+
+def find_digest(reference: Reference, registry: str | None = None) -> Place | None:
+    """Return the place among the registries whose newest release lists a file of that digest.
+
+    An owner's whole list of repositories is not gone through: `hub:OWNER` is left out.
+
+    Raises:
+        RegistryError, UserError: a registry can't be read.
+    """
+    for each in registries(registry):
+        for place in _all_of(each):
+            rows = place.listing(None).files.values()
+            if any(file.sha256 == reference.name for file in rows):
+                return place
+    return None
+
+
+def registries(registry: str | None) -> list[str]:
+    """Return the registries that are named."""
+    return (registry or os.environ.get(REGISTRY, "")).split()
+
+
+def listing_of(place: Place, reference: Reference) -> Listing:
+    """Return what a place lists at the revision that was asked for.
+
+    Raises:
+        UserError: it has no such revision. RegistryError: it can't be reached.
+    """
+    if reference.release is not None:
+        return place.listing(None if isinstance(place, PlainPlace) else f"v{reference.release}")
+    return place.listing(reference.revision)
+
+
+def _having(registry: str, model: str) -> Iterator[Place]:
+    """Yield the places of one registry that are named after the model."""
+    if registry.startswith("file:"):
+        root = Path(registry.removeprefix("file:")).expanduser().absolute()
+        if any((root / name).exists() for name in (MAIN, ENVELOPE_FILE, MANIFEST_FILE)):
+            yield folder_place(root)
+            return
+        wanted = {model, f"{model}-gguf"}
+        for folder in _folders(root):
+            if folder.name.lower() in wanted:
+                yield folder_place(folder)
+        return
+    word = registry.removeprefix("hub:")
+    require_online(model)
+    if "/" in word:
+        yield hub_place(parse_reference(f"hub:{word}").name)
+        return
+    parse_reference(f"hub:{word}/x")  # the owner's name follows the grammar
+    for repo in search(word, model):
+        yield hub_place(repo)
+
+
+def _all_of(registry: str) -> Iterator[Place]:
+    if not registry.startswith("file:"):
+        if "/" in registry and not offline():
+            yield hub_place(parse_reference(f"hub:{registry.removeprefix('hub:')}").name)
+        return
+    root = Path(registry.removeprefix("file:")).expanduser().absolute()
+    for folder in [root, *_folders(root)]:
+        if (folder / MAIN).exists():
+            yield folder_place(folder)
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        found = [path for path in root.iterdir() if path.is_dir() and path.name[:1] != "."]
+    except OSError as error:
+        raise UserError(
+            f"the registry file:{root} can't be read: {error.strerror}",
+            mend=f"check {REGISTRY}",
+        ) from None
+    return sorted(found)[:_MOST_FOLDERS]

@@ -1,0 +1,160 @@
+"""What pulling says to people: a bar with rate and time left, the table of candidates, commands."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from typing import IO, Any
+
+from quantmint.files import human_bytes
+from quantmint.registry.pull.choose import Candidate, Choice
+from quantmint.registry.pull.engine import Pulled, Resolved
+from quantmint.registry.pull.hub import HubPlace
+from quantmint.registry.text import wrapped
+from quantmint.registry.transfer import Progress
+
+_WIDTH = 100
+
+
+class Bar:
+    """One line that is written over: name, share, bytes, rate, time left; for who watches."""
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._shown = ""
+
+    def __call__(self, now: Progress) -> None:
+        """Show how far it is."""
+        share = now.done / now.size if now.size else 1.0
+        rate = f"  {human_bytes(now.rate)}/s" if now.rate > 0 else ""
+        left = f"  {_time(now.left)} left" if now.left else ""
+        reused = f"  ({human_bytes(now.reused)} were here)" if now.reused else ""
+        line = f"{now.path}  {share:4.0%} of {human_bytes(now.size)}{rate}{left}{reused}"[:_WIDTH]
+        gap = " " * max(0, len(self._shown) - len(line))
+        self._stream.write(f"\r{line}{gap}")
+        self._stream.flush()
+        self._shown = line
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._shown:
+            self._stream.write("\r" + " " * len(self._shown) + "\r")
+            self._stream.flush()
+            self._shown = ""
+
+
+def bar_for_people() -> Bar | None:
+    """Return a bar if a person watches."""
+    return Bar() if sys.stderr.isatty() else None
+
+
+def explained(resolved: Resolved) -> str:
+    """Return the machine and the table of candidates, the best first."""
+    machine, choice = resolved.machine, resolved.choice
+    gpus = ", ".join(f"{gpu.name} ({human_bytes(gpu.memory)})" for gpu in machine.gpus) or "none"
+    lines = [
+        f"machine: {machine.cpu}, {machine.cores} cores, kernel {machine.best or 'unknown'}",
+        f"memory: {human_bytes(machine.memory)}, {human_bytes(machine.available)} of it free",
+        f"gpu: {gpus}",
+        wrapped(
+            ["", "variant", "size", "memory", "on", "KLD", "tokens/s", "verdict"],
+            [_row(each) for each in choice.candidates],
+            columns=120,
+        ),
+    ]
+    speed = choice.taken.speed
+    if speed is not None:
+        lines.append(f"speed: {speed.source}")
+    if choice.taken.kld_context is not None:
+        lines.append(f"KLD: measured at a context of {choice.taken.kld_context} tokens")
+    return "\n".join(lines)
+
+
+def facts_of(choice: Choice) -> list[dict[str, Any]]:
+    """Return the table of candidates for programs."""
+    return [
+        {
+            "variant": row.offer.variant,
+            "files": [file.path for file in row.offer.files],
+            "size": row.offer.size,
+            "memory": row.memory,
+            "on": row.on,
+            "fits": row.fits,
+            "kld": row.kld,
+            "tokens_per_second": row.speed.rate if row.speed else None,
+            "speed_from": row.speed.source if row.speed else None,
+            "taken": row.taken,
+            "why": row.why,
+        }
+        for row in choice.candidates
+    ]
+
+
+def from_where(resolved: Resolved) -> str:
+    """Return one line: what is taken, how large, from where, vouched for by whom."""
+    offer = resolved.offer
+    place = resolved.place.name if resolved.place else "this machine"
+    if isinstance(resolved.place, HubPlace):
+        place = f"{resolved.place.web.name}/{resolved.place.repo}"
+    believed = resolved.believed
+    manifest = believed.manifest if believed else None
+    release = f" release {manifest.release}" if manifest else ""
+    signer = believed.verified.signer if believed and believed.verified else None
+    signed = f", signed with key {signer[:16]}" if signer else ""
+    size = human_bytes(offer.size)
+    return f"{resolved.model}:{offer.variant}{release} ({size}) from {place}{signed}"
+
+
+def saved(pulled: Pulled) -> str:
+    """Return one line: the bytes that came, and those that need not."""
+    got = pulled.got
+    if got is None or all(one.way == "present" for one in got.took):
+        return "everything was here already" + (
+            f" (taken over from the Hub's cache: {', '.join(got.adopted)})"
+            if got and got.adopted
+            else ""
+        )
+    if all(one.way == "copied" for one in got.took):
+        return f"copied {human_bytes(got.reused)}; hashed"
+    here = f", {human_bytes(got.reused)} were here already" if got.reused else ""
+    return f"fetched {human_bytes(got.fetched)}{here}; hashed"
+
+
+def commands(pulled: Pulled) -> list[tuple[str, str]]:
+    """Return ready commands, by what each is for."""
+    path = shlex.quote(str(pulled.path))
+    kept, variant = pulled.kept, pulled.resolved.offer.variant
+    name = f"{kept.model}:{variant}"
+    create = f"ollama create {kept.model} -f Modelfile"
+    return [
+        ("chat", f"quantmint run {name}"),
+        ("serve", f"quantmint serve {name}"),
+        ("llama.cpp", f"llama-cli -m {path}"),
+        ("Ollama", f"quantmint show {name} --modelfile > Modelfile && {create}"),
+    ]
+
+
+def lines(report: Callable[[str], None], pulled: Pulled) -> None:
+    """Tell the ready commands."""
+    for name, command in commands(pulled):
+        report(f"  {name:<10} {command}")
+
+
+def _row(row: Candidate) -> list[object]:
+    return [
+        "->" if row.taken else "",
+        row.offer.variant,
+        human_bytes(row.offer.size),
+        human_bytes(row.memory),
+        row.on if row.fits else "-",
+        "-" if row.kld is None else f"{row.kld:.4f}",
+        "-" if row.speed is None else f"{row.speed.rate:.1f}",
+        row.why,
+    ]
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

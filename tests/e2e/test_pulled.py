@@ -1,0 +1,295 @@
+"""Living with pulled models: list, show, outdated, rm, gc, export and import."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from helpers import Ran
+from pulling import MODEL, OWNER, SEEDS, Publisher, model_bytes, to_folder, variant_row, withdrawal
+from quantmint.errors import IntegrityError, QuantmintError, UserError
+from quantmint.files import canonical_json
+from quantmint.home import Home
+from quantmint.registry.machine import Machine
+from quantmint.registry.pull import archive
+from quantmint.registry.pull.bring import bring
+from quantmint.registry.pull.engine import Pulled, Puller, Request
+from quantmint.registry.pull.kept import all_kept
+from quantmint.registry.pull.outdated import standing
+from quantmint.registry.pull.reference import parse_reference
+from quantmint.registry.store import Store
+from quantmint.registry.trust_root import TrustRoot
+
+Quantmint = Callable[..., Ran]
+MACHINE = Machine(cpu="A CPU", cores=4, kernels=("x64",), memory=1 << 40, available=1 << 40)
+
+
+class Shop:
+    """A registry in a folder, whose publisher is trusted here, and a home that pulls from it."""
+
+    def __init__(self, home: Home, base: Path) -> None:
+        self.home, self.base = home, base
+        self.root = base / "registry" / "Phi-3-nano-GGUF"
+        self.publisher = Publisher(base / "publisher")
+        TrustRoot(home.keys).trust(self.publisher.key.public, (f"{OWNER}/*",))
+
+    @property
+    def ref(self) -> str:
+        return f"file:{self.root}"
+
+    def publish(self, number: int, files: dict[str, bytes]) -> dict[str, bytes]:
+        to_folder(self.root, files, f"v{number}", self.base / "work")
+        return files
+
+    def pull(self, ref: str | None = None) -> Pulled:
+        request = Request(reference=parse_reference(ref or self.ref))
+        return Puller(self.home, machine=MACHINE).pull(request)
+
+    def changes(self) -> dict[str, str]:
+        store = Store(self.home.store).open()
+        (kept,) = all_kept(store)
+        return {row.variant: row.change for row in standing(store, kept, TrustRoot(self.home.keys))}
+
+
+@pytest.fixture
+def shop(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.delenv("QUANTMINT_REGISTRY", raising=False)
+    return Shop(home, tmp_path)
+
+
+def objects(home: Home) -> set[str]:
+    return {path.name for path in Store(home.store).open().blobs()}
+
+
+@pytest.mark.parametrize(
+    ("expected", "variants", "fields"),
+    [
+        ("nothing", {"Q8_0": model_bytes()}, {}),
+        ("weights", {"Q8_0": model_bytes((1, 2, 9))}, {}),
+        ("template", {"Q8_0": model_bytes(template="other")}, {"chat_template_sha256": "d" * 64}),
+        ("metadata", {"Q8_0": model_bytes(template="other")}, {}),
+        ("gone", {"Q4_K_M": model_bytes(SEEDS["Q4_K_M"])}, {}),
+    ],
+)
+def test_what_a_newer_release_changed(
+    shop: Shop, expected: str, variants: dict[str, bytes], fields: dict[str, str]
+) -> None:
+    shop.publish(1, shop.publisher.files(1, {"Q8_0": model_bytes()}))
+    shop.pull()
+    assert shop.changes() == {"Q8_0": "nothing"}
+    shop.publish(2, shop.publisher.files(2, variants, **fields))
+    assert shop.changes() == {"Q8_0": expected}
+
+
+def test_new_measurements_and_a_withdrawal(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = shop.publish(1, shop.publisher.files(1, {"Q8_0": model_bytes()}))
+    shop.pull()
+
+    def other(*words: object) -> object:
+        return variant_row(*words, choices=(), weights=2000)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pulling.variant_row", other)
+        shop.publish(2, shop.publisher.files(2, {"Q8_0": model_bytes()}))
+    assert shop.changes() == {"Q8_0": "measurements"}
+    shop.publish(3, shop.publisher.files(3, yanked=(withdrawal(1, first),)))
+    assert shop.changes() == {"Q8_0": "withdrawn"}
+
+
+def test_list_show_rm_and_gc(shop: Shop, quantmint: Quantmint) -> None:
+    shop.publish(1, shop.publisher.files(1))
+    eight, four = shop.pull(f"{shop.ref}:Q8_0"), shop.pull(f"{shop.ref}:Q4_K_M")
+    rows = json.loads(quantmint("list", "--json").out)
+    assert {(row["variant"], row["path"]) for row in rows} == {
+        ("Q8_0", str(eight.path)), ("Q4_K_M", str(four.path)),
+    }  # fmt: skip
+    shown = quantmint("show", MODEL)
+    assert "made from microsoft/Phi-3-nano" in shown.out
+    made = quantmint("show", f"{MODEL}:Q8_0", "--modelfile").out
+    assert f"FROM {eight.path}\n" in made
+    assert 'PARAMETER stop "<|end|>"' in made
+    removed = quantmint("rm", f"{MODEL}:Q8_0")
+    assert removed.code == 0, removed.err
+    assert not eight.path.exists()
+    assert four.path.exists()
+    quantmint("gc", "--older-than", "0")
+    assert [row["variant"] for row in json.loads(quantmint("list", "--json").out)] == ["Q4_K_M"]
+    sizes = {path.stat().st_size for path in Store(shop.home.store).open().blobs()}
+    assert four.path.stat().st_size in sizes
+    assert len([size for size in sizes if size > 1_000_000]) == 1
+    assert quantmint("rm", MODEL).code == 0
+    assert quantmint("list").out == ""
+    assert list(shop.home.models.rglob("*.gguf")) == []
+    again = quantmint("rm", MODEL)
+    assert (again.code, "is not on this machine" in again.err) == (2, True)
+
+
+def test_outdated_by_hand(shop: Shop, quantmint: Quantmint) -> None:
+    shop.publish(1, shop.publisher.files(1, {"Q8_0": model_bytes()}))
+    shop.pull()
+    shop.publish(2, shop.publisher.files(2, {"Q8_0": model_bytes(template="x" * 500)},
+                                         chat_template_sha256="d" * 64))  # fmt: skip
+    ran = quantmint("outdated", "--exit-code")
+    assert ran.code == 1
+    assert "another chat template" in ran.out
+    (row,) = json.loads(quantmint("outdated", MODEL, "--json").out)
+    assert (row["changed"], row["matters"]) == ("template", True)
+    assert row["fetch"] < 10_000
+
+
+def carried(shop: Shop, tmp_path: Path) -> Path:
+    target = tmp_path / "carried.tar"
+    store = Store(shop.home.store).open()
+    (kept,) = all_kept(store)
+    archive.export(store, kept, target)
+    return target
+
+
+def other_home(shop: Shop, tmp_path: Path) -> Home:
+    home = Home(tmp_path / "other")
+    TrustRoot(home.keys).trust(shop.publisher.key.public, (f"{OWNER}/*",))
+    return home
+
+
+def test_a_model_is_carried_to_another_machine(
+    shop: Shop, quantmint: Quantmint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = shop.publish(1, shop.publisher.files(1))
+    shop.pull(f"{shop.ref}:Q8_0")
+    shop.pull(f"{shop.ref}:Q4_K_M")
+    target = tmp_path / "one.tar"
+    ran = quantmint("export", f"{MODEL}:Q8_0", "-o", target)
+    assert (ran.code, ran.out) == (0, f"{target}\n"), ran.err
+    assert quantmint("export", f"{MODEL}:Q8_0", "-o", target).code == 2  # it is not replaced
+    home = other_home(shop, tmp_path)
+    monkeypatch.setenv("QUANTMINT_OFFLINE", "1")
+    came = bring(home, target, strict=True)
+    assert [path.read_bytes() for path in came.paths] == [files["Phi-3-nano-Q8_0.gguf"]]
+    assert came.kept.signer == shop.publisher.key.public.id
+    listed = subprocess.run(["tar", "-tf", target], capture_output=True, text=True, check=True)
+    assert listed.stdout.splitlines()[0] == archive.INDEX
+    again = carried(shop, tmp_path)
+    assert bring(home, again).kept.variants.keys() == {"Q8_0", "Q4_K_M"}
+
+
+def test_two_exports_are_the_same_bytes(shop: Shop, tmp_path: Path) -> None:
+    shop.publish(1, shop.publisher.files(1))
+    shop.pull()
+    first = carried(shop, tmp_path).read_bytes()
+    (tmp_path / "carried.tar").unlink()
+    assert carried(shop, tmp_path).read_bytes() == first
+
+
+def _at(data: bytes, size: int) -> int:
+    """Return where the last object of that size begins."""
+    return len(data) - 1024 - size - (-size % 512)
+
+
+def damaged(data: bytes) -> list[tuple[str, bytes]]:
+    """Return archives that were tampered with, by what was done."""
+    size = len(model_bytes())
+    start = _at(data, size)
+    index_ends = 512 + -(-int(data[124:135], 8) // 512) * 512
+    index = data[512 : 512 + int(data[124:135], 8)]
+    value = json.loads(index)
+
+    def with_index(**own: object) -> bytes:
+        body = canonical_json({**value, **own})
+        head = archive._header(archive.INDEX, len(body))
+        return head + body + bytes(-len(body) % 512) + data[index_ends:]
+
+    other = {**value["files"], "../evil.gguf": ["a" * 64, 5]}
+    wrong = {**value["files"], "Phi-3-nano-Q4_K_M.gguf": value["files"]["Phi-3-nano-Q8_0.gguf"]}
+    return [
+        ("a bit", data[: start + 700] + bytes([data[start + 700] ^ 1]) + data[start + 701 :]),
+        ("the end", data[:-1024]),
+        ("half", data[: len(data) // 2]),
+        ("more", data + b"x"),
+        ("a name", data[: start - 512] + b"../../evil" + data[start - 502 :]),
+        ("a link", data[: start - 512 + 156] + b"2" + data[start - 512 + 157 :]),
+        ("a long name", b"././@LongLink" + data[13:]),
+        ("a size", data[:124] + b"77777777777" + data[135:]),
+        ("no tar", b"x" * 5000),
+        ("nothing", b""),
+        ("a path", with_index(files=other)),
+        ("a file more", with_index(files=wrong)),
+        ("a variant", with_index(variants={"Q4_K_M": ["Phi-3-nano-Q8_0.gguf"]})),
+        ("a model", with_index(model="../x")),
+        ("another model", with_index(model="phi-4")),
+        ("a field", with_index(more=1)),
+        ("a size less than nothing", with_index(files={"a": ["a" * 64, -1]})),
+        ("a release", with_index(number="1")),
+        ("padding", data[: -1024 - 1] + b"x" + data[-1024:]),
+    ]  # fmt: skip
+
+
+def test_no_tampered_archive_is_taken(shop: Shop, tmp_path: Path) -> None:
+    shop.publish(1, shop.publisher.files(1, {"Q8_0": model_bytes()}))
+    shop.pull()
+    data = carried(shop, tmp_path).read_bytes()
+    home = other_home(shop, tmp_path)
+    bring(home, tmp_path / "carried.tar")
+    for kept in all_kept(Store(home.store).open()):
+        assert kept.number == 1
+    empty = Home(tmp_path / "empty")
+    TrustRoot(empty.keys).trust(shop.publisher.key.public, (f"{OWNER}/*",))
+    for what, altered in damaged(data):
+        if what == "padding" and len(model_bytes()) % 512 == 0:
+            continue
+        (tmp_path / "altered.tar").write_bytes(altered)
+        with pytest.raises(QuantmintError) as refused:
+            bring(empty, tmp_path / "altered.tar")
+        assert isinstance(refused.value, IntegrityError), what
+        assert objects(empty) == set(), what
+        assert not empty.models.exists(), what
+        assert list(Store(empty.store).open().staging.iterdir()) == [], what
+        assert all_kept(Store(empty.store)) == [], what
+
+
+def test_an_archive_is_no_way_back(shop: Shop, tmp_path: Path) -> None:
+    shop.publish(1, shop.publisher.files(1, {"Q8_0": model_bytes()}))
+    shop.pull()
+    target = carried(shop, tmp_path)
+    home = other_home(shop, tmp_path)
+    shop.publish(2, shop.publisher.files(2, {"Q8_0": model_bytes((9,))}))
+    newer = Puller(home, machine=MACHINE)
+    newer.pull(Request(reference=parse_reference(shop.ref)))
+    with pytest.raises(IntegrityError, match="went back in time"):
+        bring(home, target)
+    assert bring(home, target, release=1).kept.number == 1
+    TrustRoot(home.keys).revoke(shop.publisher.key.public.id, "stolen")
+    with pytest.raises(IntegrityError, match="revoked"):
+        bring(home, target, release=1)
+
+
+def test_an_unsigned_archive(shop: Shop, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "x-Q8_0.gguf").write_bytes(model_bytes())
+    shop.pull(f"file:{plain}")
+    target = carried(shop, tmp_path)
+    home = Home(tmp_path / "other")
+    assert "nobody vouches" in bring(home, target).warnings[0]
+    with pytest.raises(IntegrityError, match="no signed manifest"):
+        bring(Home(tmp_path / "strict"), target, strict=True)
+
+
+def test_running_needs_something_that_runs(
+    shop: Shop, quantmint: Quantmint, tmp_path: Path
+) -> None:
+    hidden = tmp_path / "hidden" / "llama_cpp"
+    hidden.mkdir(parents=True)
+    (tmp_path / "hidden" / "sitecustomize.py").write_text(
+        "import importlib.util as u\nreal = u.find_spec\n"
+        "u.find_spec = lambda n, p=None: None if n in ('llama_cpp', 'dagster') else real(n, p)\n"
+    )
+    env = {"PYTHONPATH": str(tmp_path / "hidden")}
+    ran = quantmint("run", MODEL, "hello", env=env)
+    assert ran.code == 2
+    assert "llama-cpp-python is not installed" in ran.err
+    with pytest.raises(UserError):
+        shop.pull(MODEL)

@@ -1,0 +1,1 @@
+"""The transfer engine against a server that lies, stalls and breaks off."""

@@ -1,0 +1,54 @@
+"""The whole matrix: `make transfer-matrix`. Prints a table, and fails if anything is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from quantmint.registry.leases import release_all
+
+from .matrix import BEHAVIOURS, cases, run_all, sample
+
+
+def main() -> None:
+    """Run it, and say how it ended."""
+    parser = argparse.ArgumentParser(prog="python -m transfer", description=__doc__)
+    parser.add_argument("--sample", type=int, help="so many cases instead of all")
+    parser.add_argument("--seed", type=int, default=1)
+    words = parser.parse_args()
+    chosen = sample(words.seed, words.sample) if words.sample else cases()
+    started = time.monotonic()
+    counts: Counter[tuple[str, bool, str]] = Counter()
+    problems = []
+    with tempfile.TemporaryDirectory() as folder:
+        for ended in run_all(chosen, Path(folder)):
+            counts[ended.case.behaviour, ended.case.stays, ended.how] += 1
+            if ended.problem is not None:
+                problems.append(f"{ended.case}: {ended.problem}")
+                print(problems[-1], flush=True)
+        release_all()
+    for behaviour in BEHAVIOURS:
+        rows = {
+            stays: ", ".join(
+                f"{count} {how}"
+                for (name, kind, how), count in sorted(counts.items())
+                if name == behaviour and kind == stays
+            )
+            for stays in (False, True)
+        }
+        print(f"{behaviour:26} once: {rows[False]:12} lasting: {rows[True]}")
+    right = sum(count for (_, _, how), count in counts.items() if how == "right")
+    print(
+        f"{len(chosen)} cases ({len(chosen) // 2} x once and lasting) in "
+        f"{time.monotonic() - started:.0f} s: {right} right, "
+        f"{len(chosen) - right} refused by type, {len(problems)} problems"
+    )
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()
