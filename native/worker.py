@@ -8,6 +8,7 @@ model file is foreign input to a native parser, so it is not touched in the pare
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,9 @@ def main() -> None:
     load_kernel(Path(request["kernel"]))
     result = answer(request)
     sys.stdout.write("\n" + json.dumps(result) + "\n")
+    sys.stdout.flush()
+    # Nothing is left to do, and an interpreter that is taken down frees what llama.cpp still uses.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from quantmint.process import Command, failure, run
 
 # llama.cpp's tools may end before their log's own thread has written all of it, the more so on a
 # busy machine: then they are run again.
-LOST_LINES_TRIES: Final = 12
+LOST_LINES_TRIES: Final = 30
 _PROMPT_TOKEN: Final = re.compile(r"^[\d.]+ I +(\d+) -> '", re.MULTILINE)
 _PROMPT_LENGTH: Final = re.compile(r"number of tokens in prompt = (\d+)$", re.MULTILINE)
 

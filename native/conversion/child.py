@@ -8,6 +8,7 @@ foreign input to a native parser, and its chat template to a template engine.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,8 @@ def main() -> None:
     result = {task: TASKS[task](model, request) for task in request["tasks"]}
     sys.stdout.write("\n" + json.dumps(result) + "\n")
     sys.stdout.flush()
+    # Nothing is left to do, and an interpreter that is taken down frees what llama.cpp still uses.
+    os._exit(0)
 
 
 if __name__ == "__main__":

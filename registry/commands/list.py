@@ -33,7 +33,7 @@ def list_(*, as_json: bool) -> None:
              "signed" if kept.signer else "unsigned", kept.place]
             for kept, variant, _ in rows
         ]  # fmt: skip
-        click.echo(table(["model", "release", "size", "", "from"], lines, right="  r"))
+        click.echo(table(["model", "release", "size", "trust", "from"], lines, right="  r"))
     else:
         click.echo("nothing yet; `quantmint pull REF` fetches a model", err=True)
 

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -18,17 +18,9 @@ from quantmint.registry.commands.pulling import (
     size_of,
     wishes_options,
 )
-from quantmint.registry.pull.engine import Puller, Resolved
-from quantmint.registry.pull.told import (
-    bar_for_people,
-    commands,
-    explained,
-    facts_of,
-    from_where,
-    lines,
-    saved,
-)
-from quantmint.registry.transfer import Limits
+
+if TYPE_CHECKING:
+    from quantmint.registry.pull.engine import Pulled, Resolved
 
 
 @click.command()
@@ -63,6 +55,10 @@ def pull(  # noqa: PLR0913  (one parameter for each option of the command line)
     The path goes to standard output. Warnings go to standard error, and, where a person watches,
     the progress and ready commands.
     """
+    from quantmint.registry.pull.engine import Puller
+    from quantmint.registry.pull.told import bar_for_people, explained, from_where, saved
+    from quantmint.registry.transfer import Limits
+
     bar = bar_for_people()
     puller = Puller(find_home(), progress=bar)
     request = replace(
@@ -88,23 +84,38 @@ def pull(  # noqa: PLR0913  (one parameter for each option of the command line)
     if watched:
         click.echo(saved(pulled), err=True)
     if as_json:
-        got = pulled.got
-        extra = {
-            "path": str(pulled.path), "also": [str(path) for path in pulled.also],
-            "fetched": got.fetched if got else 0, "reused": got.reused if got else 0,
-            "adopted": list(got.adopted) if got else [],
-            "commands": dict(commands(pulled)),
-        }  # fmt: skip
-        click.echo(json.dumps({**_facts(resolved), **extra}, indent=2))
-        return
-    click.echo(str(pulled.path))
+        click.echo(json.dumps({**_facts(resolved), **_came(pulled)}, indent=2))
+    else:
+        click.echo(str(pulled.path))
     if watched:
-        for path in pulled.also:
-            click.echo(f"also linked: {path}", err=True)
-        lines(lambda line: click.echo(line, err=True), pulled)
+        _tell_people(pulled)
+
+
+def _tell_people(pulled: Pulled) -> None:
+    from quantmint.registry.pull.told import lines
+
+    for path in pulled.also:
+        click.echo(f"also linked: {path}", err=True)
+    lines(lambda line: click.echo(line, err=True), pulled)
+
+
+def _came(pulled: Pulled) -> dict[str, object]:
+    from quantmint.registry.pull.told import commands
+
+    got = pulled.got
+    return {
+        "path": str(pulled.path),
+        "also": [str(path) for path in pulled.also],
+        "fetched": got.fetched if got else 0,
+        "reused": got.reused if got else 0,
+        "adopted": list(got.adopted) if got else [],
+        "commands": dict(commands(pulled)),
+    }
 
 
 def _tell_dry(resolved: Resolved, *, as_json: bool) -> None:
+    from quantmint.registry.pull.told import from_where
+
     if as_json:
         click.echo(json.dumps(_facts(resolved), indent=2))
     else:
@@ -112,6 +123,8 @@ def _tell_dry(resolved: Resolved, *, as_json: bool) -> None:
 
 
 def _facts(resolved: Resolved) -> dict[str, object]:
+    from quantmint.registry.pull.told import facts_of
+
     believed, offer = resolved.believed, resolved.offer
     verified = believed.verified if believed else None
     kept = resolved.kept

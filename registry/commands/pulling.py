@@ -6,20 +6,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 
 from quantmint.errors import QuantmintError, UserError
 from quantmint.home import find_home
-from quantmint.registry import gguf
-from quantmint.registry.pull.choose import AUTO, Wishes, gpu_layers
-from quantmint.registry.pull.engine import Puller, Request
-from quantmint.registry.pull.header import number
-from quantmint.registry.pull.kept import all_kept
-from quantmint.registry.pull.reference import check_variant, parse_reference
-from quantmint.registry.pull.told import bar_for_people, from_where
-from quantmint.registry.store import Store
+
+if TYPE_CHECKING:
+    from quantmint.registry.pull.engine import Request
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]?)(i?)B?", re.IGNORECASE)
@@ -49,6 +44,9 @@ def wishes_options(command: F) -> F:
 
 def complete_here(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Return the models on this machine that a shell may offer; nothing where that fails."""
+    from quantmint.registry.pull.kept import all_kept
+    from quantmint.registry.store import Store
+
     try:
         rows = all_kept(Store(find_home().store))
     except (QuantmintError, OSError):
@@ -100,6 +98,10 @@ def request_of(ref: str, wished: Wished) -> Request:
     Raises:
         UserError: the reference, the variant or the size is none.
     """
+    from quantmint.registry.pull.choose import AUTO, Wishes
+    from quantmint.registry.pull.engine import Request
+    from quantmint.registry.pull.reference import check_variant, parse_reference
+
     variant = wished["variant"]
     return Request(
         reference=parse_reference(ref),
@@ -120,6 +122,12 @@ def ready(ref: str, wished: Wished) -> Ready:
     Raises:
         UserError, RegistryError, IntegrityError: see `Puller.pull`.
     """
+    from quantmint.registry import gguf
+    from quantmint.registry.pull.choose import gpu_layers
+    from quantmint.registry.pull.engine import Puller
+    from quantmint.registry.pull.header import number
+    from quantmint.registry.pull.told import bar_for_people, from_where
+
     request = request_of(ref, wished)
     bar = bar_for_people()
     puller = Puller(find_home(), progress=bar)

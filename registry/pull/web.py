@@ -51,7 +51,7 @@ class Web:
 
     base: str
     token: str | None = field(default=None, repr=False)
-    limits: Limits = PATIENCE
+    limits: Limits = field(default_factory=lambda: PATIENCE)
     _context: ssl.SSLContext | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -123,15 +123,24 @@ class Web:
         import httpx2
 
         connection = self._connection()
-        watch = threading.Timer(LONGEST, connection.cut)
+        late = threading.Event()
+
+        def cut() -> None:  # what is cut may look like an answer that has ended
+            late.set()
+            connection.cut()
+
+        watch = threading.Timer(LONGEST, cut)
         watch.daemon = True
         watch.start()
         try:
             response = self._follow(connection, url, first)
             try:
-                return self._read(response, limit, first)
+                reply = self._read(response, limit, first)
             finally:
                 response.close()
+            if late.is_set():
+                raise _PassingError(f"an answer took longer than {LONGEST:.0f} s")
+            return reply  # noqa: TRY300 - raised above, and not to be caught here
         except (httpx2.TransportError, httpx2.StreamError, OSError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0][:120]
             raise _PassingError(f"the connection failed ({said})") from error

@@ -82,12 +82,12 @@ def by_hand(bundle: Bundle, model: Path, reading: Reading, *more: str | Path) ->
         *bundle.command("llama-perplexity"), "-m", model, "-f", TEXT, "-c", str(reading.context),
         "--chunks", str(reading.chunks), "-t", "2", *more,
     ]  # fmt: skip
-    for _ in range(4):  # the tool may end before its log is written
+    for _ in range(30):  # the tool may end before its log is written
         done = subprocess.run(
             argv, env={**os.environ, **PATIENT}, capture_output=True, text=True, check=True
         )
         text = done.stdout + done.stderr
-        whole = all(f"{what}:" in text for what in ("RMS Δp    ", "Same top p"))
+        whole = all(f"{what}:" in text for what in ("Mean    KLD", "RMS Δp    ", "Same top p"))
         if whole or "--kl-divergence" not in more:
             break
     return text

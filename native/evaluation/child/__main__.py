@@ -7,6 +7,7 @@ says as an error class, what happened and what mends it; anything else ends it w
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -67,6 +68,8 @@ def main() -> None:
         result = {"refused": refused}
     sys.stdout.write("\n" + json.dumps(result) + "\n")
     sys.stdout.flush()
+    # Nothing is left to do, and an interpreter that is taken down frees what llama.cpp still uses.
+    os._exit(0)
 
 
 if __name__ == "__main__":
