@@ -12,7 +12,7 @@ import mmap
 import struct
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,8 +146,10 @@ class Scorer:
 
     def _spread(self, count: int, work: Callable[[slice], None]) -> None:
         parts = [slice(at, min(at + self.block, count)) for at in range(0, count, self.block)]
-        for _ in self._pool.map(work, parts):
-            pass
+        running = [self._pool.submit(work, part) for part in parts]
+        wait(running)  # all of them: once a refusal is on its way, llama.cpp's logits are freed
+        for one in running:
+            one.result()
 
     def _scratch(self, count: int) -> tuple[Floats, Floats]:
         """Return two blocks of this thread's own, so that no page is ever fetched anew."""
