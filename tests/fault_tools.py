@@ -50,8 +50,8 @@ def assert_clear(ran: Ran, code: int, *said: str) -> None:
     """One message with a mend and the right exit code, and no traceback."""
     assert ran.code == code, ran.err
     for words in said:
-        assert words in ran.err
+        assert words in ran.err, ran.err
     assert ran.err.count("error: ") == 1 or "\nerror: " in ran.err
     assert "\n  mend: " in ran.err
-    assert "Traceback" not in ran.err
+    assert "Traceback" not in ran.err, ran.err
     assert TOKEN not in ran.out + ran.err

@@ -23,10 +23,21 @@ CHECKS: Final = {
 def check_conversion(
     mint: Mint, recipe: Recipe, source: SourceWeights, made: Converted, bundle: Bundle
 ) -> tuple[Verdict, ...]:
-    """Make every check of the FP16 file against its source; one verdict for each of `CHECKS`."""
+    """Make every check of the FP16 file against its source; one verdict for each of `CHECKS`.
+
+    With a tokenizer that is refused, what is made of tokens says nothing.
+    """
+    tokenizer = tokens.check_tokens(mint, recipe, source, made, bundle)
+    same = weights.check_weights(mint, recipe, source, made)
+    if tokenizer.refuses:
+        skipped = "not checked: the tokenizer is refused"
+        rest = (
+            Verdict(name, False, skipped, made=False) for name in (template.CHECK, logits.CHECK)
+        )
+        return (tokenizer, next(rest), same, next(rest))
     return (
-        tokens.check_tokens(mint, recipe, source, made, bundle),
+        tokenizer,
         template.check_template(mint, recipe, source, made, bundle),
-        weights.check_weights(mint, recipe, source, made),
+        same,
         logits.check_logits(mint, recipe, source, made, bundle),
     )

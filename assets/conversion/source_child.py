@@ -31,18 +31,44 @@ def main() -> None:
     alone = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
     if alone:
         _check_class(folder)
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=False, local_files_only=True
-    )
-    ids = [list(tokenizer.encode(text, add_special_tokens=False)) for text in texts]
-    if alone:
-        ids = _by_sentencepiece(folder, texts, request["added"], ids)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    except Exception:
+        if not alone:
+            raise
+        answer = _without_transformers(folder, texts, request["added"])
+    else:
+        answer = _with(tokenizer, request)
+        if alone:
+            answer["ids"] = _by_sentencepiece(folder, texts, request["added"], answer["ids"])
+    sys.stdout.write("\n" + json.dumps(answer) + "\n")
+
+
+def _with(tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
     template = tokenizer.chat_template
     rendered = [] if template is None else [_render(tokenizer, c) for c in request["conversations"]]
-    if template is not None:
-        template = tokenizer.get_chat_template()
-    answer = {"ids": ids, "rendered": rendered, "template": template}
-    sys.stdout.write("\n" + json.dumps(answer) + "\n")
+    return {
+        "ids": [list(tokenizer.encode(t, add_special_tokens=False)) for t in request["texts"]],
+        "rendered": rendered,
+        "template": None if template is None else tokenizer.get_chat_template(),
+    }
+
+
+def _without_transformers(
+    folder: Path, texts: Sequence[str], added: Sequence[str]
+) -> dict[str, Any]:
+    """Ask SentencePiece alone: texts with added tokens stay unanswered, nothing is rendered."""
+    config = folder / "tokenizer_config.json"
+    template = json.loads(config.read_bytes()).get("chat_template") if config.is_file() else None
+    beside = folder / "chat_template.jinja"
+    if beside.is_file():
+        template = beside.read_text(encoding="utf-8")
+    ids = _by_sentencepiece(folder, texts, added, [None] * len(texts))
+    return {
+        "ids": ids, "rendered": [], "template": template if isinstance(template, str) else None,
+    }  # fmt: skip
 
 
 def _check_class(folder: Path) -> None:
@@ -56,8 +82,8 @@ def _check_class(folder: Path) -> None:
 
 
 def _by_sentencepiece(
-    folder: Path, texts: Sequence[str], added: Sequence[str], ids: list[list[int]]
-) -> list[list[int]]:
+    folder: Path, texts: Sequence[str], added: Sequence[str], ids: Sequence[list[int] | None]
+) -> list[list[int] | None]:
     """Return SentencePiece's ids of all texts that hold no added token, which it knows not."""
     from sentencepiece import SentencePieceProcessor
 

@@ -35,13 +35,15 @@ ANSWER_LIMIT: Final = 256 << 20
 class SourceSays:
     """The source's answers: `ids` for each text, and what its template makes of conversations.
 
+    Where transformers can't load the tokenizer and SentencePiece alone was asked, texts with added
+    tokens have no ids (None), and no conversation is rendered.
     `spaced` is how many of the texts, the last ones, have blanks around added tokens.
     """
 
     added: tuple[AddedToken, ...]
     texts: tuple[str, ...]
     spaced: int
-    ids: tuple[tuple[int, ...], ...]
+    ids: tuple[tuple[int, ...] | None, ...]
     rendered: tuple[Mapping[str, Any], ...]
     template: str | None
 
@@ -88,7 +90,7 @@ def ask_source(mint: Mint, recipe: Recipe, source: SourceWeights) -> SourceSays:
         added=added,
         texts=texts,
         spaced=len(spaced),
-        ids=tuple(tuple(row) for row in answer["ids"]),
+        ids=tuple(None if row is None else tuple(row) for row in answer["ids"]),
         rendered=tuple(answer["rendered"]),
         template=answer["template"],
     )
@@ -116,6 +118,6 @@ def _ask(request: Mapping[str, Any], log: Path) -> Mapping[str, Any]:
     return answer
 
 
-def _check(ids: Sequence[Sequence[int]], texts: Sequence[str]) -> None:
-    if len(ids) != len(texts) or not all(type(at) is int for row in ids for at in row):
+def _check(ids: Sequence[Sequence[int] | None], texts: Sequence[str]) -> None:
+    if len(ids) != len(texts) or not all(type(at) is int for row in ids for at in row or ()):
         raise ValueError("the ids")

@@ -54,6 +54,11 @@ def _compare(
         )
     if says.template is None:
         return "the source has no chat template, and neither has the file", {}
+    if not says.rendered:
+        raise NotMadeError(
+            "the template is the source's, but transformers can't load this tokenizer "
+            "(tokenizer.model alone), so there is no rendering to compare with"
+        )
     path, log = mint.store.path(made.blob.sha256), mint.log(recipe.model, CHECK)
     try:
         found = ask(bundle, path, ["render"], log, conversations=CONVERSATIONS)["render"]

@@ -56,15 +56,18 @@ def _compare(
             f"llama.cpp can't tokenize with the converted file: {error.what}", mend=WRONG_CLASS
         ) from None
     ids = found["tokenize"]
-    differing = [at for at, row in enumerate(ids) if tuple(row) != says.ids[at]]
+    asked = [at for at, theirs in enumerate(says.ids) if theirs is not None]
+    differing = [at for at in asked if tuple(ids[at]) != says.ids[at]]
     name = str(made.header.values.get("general.name", ""))
     first_spaced = len(says.texts) - says.spaced
     unable = [] if honoured(says.added, name) else [at for at in differing if at >= first_spaced]
     wrong = [at for at in differing if at not in set(unable)]
     if wrong:
         raise IntegrityError(_say(wrong, says, ids), mend=WRONG_CLASS)
-    count = sum(len(row) for row in ids)
-    reason = f"{count} token ids of {len(says.texts)} texts equal the source's"
+    count = sum(len(ids[at]) for at in asked)
+    reason = f"{count} token ids of {len(asked)} texts equal the source's"
+    if len(asked) < len(ids):
+        reason += f" ({len(ids) - len(asked)} with added tokens could not be asked)"
     if unable:
         reason += (
             f", except in {len(unable)} texts with blanks beside added tokens: the source's "
@@ -79,7 +82,7 @@ def _compare(
 
 def _say(wrong: Sequence[int], says: SourceSays, ids: Sequence[Sequence[int]]) -> str:
     at = wrong[0]
-    theirs, ours = says.ids[at], tuple(ids[at])
+    theirs, ours = says.ids[at] or (), tuple(ids[at])
     place = next(
         (n for n, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b),
         min(len(theirs), len(ours)),

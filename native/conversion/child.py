@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from quantmint.errors import QuantmintError
 from quantmint.native.evaluation.child.llama import Context, Model, load_kernel
 
 
@@ -93,7 +94,10 @@ def main() -> None:
     """Answer the one request on standard input."""
     request = json.load(sys.stdin)
     load_kernel(Path(request["kernel"]))
-    model = Model(Path(request["model"]), gpu_layers=0)
+    try:
+        model = Model(Path(request["model"]), gpu_layers=0)
+    except QuantmintError as error:
+        raise SystemExit(str(error)) from None
     result = {task: TASKS[task](model, request) for task in request["tasks"]}
     sys.stdout.write("\n" + json.dumps(result) + "\n")
     sys.stdout.flush()
