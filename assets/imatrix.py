@@ -5,10 +5,8 @@ Variants are struck with it where the model file declares one: `imatrix: default
 
 from __future__ import annotations
 
-import fcntl
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +16,7 @@ from quantmint.assets.mint import Mint
 from quantmint.assets.recipe import Imatrix, Recipe
 from quantmint.assets.sources.text_file import Text, bring_text
 from quantmint.errors import UserError
+from quantmint.files import alone
 from quantmint.native import imatrix
 from quantmint.native.build import Bundle
 from quantmint.registry import gguf
@@ -80,7 +79,8 @@ def make_imatrix(
     outcome = lookup(mint.store, action)
     if outcome is None:
         folder = mint.home.work / "imatrix" / action.key[:32]
-        with _alone(folder.with_suffix(".lock"), mint.report):
+        waiting = "another process makes the same importance matrix: waiting for it"
+        with alone(folder.with_suffix(".lock"), lambda: mint.report(waiting)):
             outcome = lookup(mint.store, action)  # another process may have made it meanwhile
             if outcome is None:
                 made = _collect(mint, recipe, fp16, bundle, text, folder)
@@ -148,16 +148,3 @@ def _declared(recipe: Recipe) -> Imatrix:
             mend="add `imatrix: default` to its model file",
         )
     return recipe.imatrix
-
-
-@contextmanager
-def _alone(lock: Path, report: Callable[[str], None]) -> Iterator[None]:
-    """One run per matrix at a time; the lock saves work, no result depends on it."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report("another process makes the same importance matrix: waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from quantmint.assets.convert import Converted
 from quantmint.assets.imatrix import FILE_NAME
@@ -78,14 +79,15 @@ def strike_variants(
         )
 
 
-def struck_before(store: Store, variant: str, *, sha256: str, fallbacks: int, plan: str) -> Struck:
-    """Return a variant that is in the store, by what is remembered of it.
+def struck_before(store: Store, variant: str, made: Mapping[str, Any]) -> Struck:
+    """Return a variant that is in the store, by the metadata that its asset page keeps of it.
 
     Raises:
         IntegrityError: its bytes are gone, or are no well-formed GGUF file.
     """
-    blob = store.find(sha256)
+    blob = store.find(str(made["sha256"]))
     header = gguf.read(store.path(blob.sha256))
+    fallbacks, plan = int(made["fallback_tensors"]), str(made["plan"])
     return Struck(variant, blob, header, fallbacks, plan, cached=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 from quantmint.errors import BuildError
 from quantmint.native.host import machine_name
@@ -32,10 +31,3 @@ def lesser_cpu(model: str) -> tuple[str, ...]:
     if path is None:
         raise BuildError(f"{name} was not found", mend="apt-get install qemu-user")
     return (path, "-cpu", model)
-
-
-def can_emulate(machine: str) -> bool:
-    """Return whether programs for that machine run here: natively, or under qemu-user."""
-    if machine == machine_name():
-        return True
-    return bool(shutil.which(f"qemu-{machine}")) and Path(f"/usr/{machine}-linux-gnu").is_dir()

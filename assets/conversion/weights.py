@@ -17,7 +17,7 @@ from quantmint.assets.sources.checkpoint import read_json
 from quantmint.assets.verdict import NotMadeError, Verdict, judge
 from quantmint.errors import IntegrityError
 from quantmint.native.build import converter_script
-from quantmint.process import Command, Limits, failure, run
+from quantmint.process import Command, Limits, answer_of, run
 from quantmint.registry import gguf
 from quantmint.registry.actions import Action
 
@@ -112,9 +112,4 @@ def _ask(mint: Mint, recipe: Recipe, source: SourceWeights, made: Converted) -> 
         stdin=json.dumps(request).encode(),
         log=mint.log(recipe.model, CHECK),
     )
-    finished = run(command)
-    try:
-        answer: dict[str, Any] = json.loads(finished.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        raise failure(command, finished, "gave no answer") from None
-    return answer
+    return answer_of(command, run(command))

@@ -241,10 +241,4 @@ def _named(bundles: Sequence[Bundle], made: Assay) -> Kernel:
 
 def _struck(context: dg.AssetExecutionContext, line: Line, mint: Mint, variant: str) -> Struck:
     found = upstream(context, line.key(variant))
-    return struck_before(
-        mint.store,
-        variant,
-        sha256=str(found["sha256"]),
-        fallbacks=int(found["fallback_tensors"]),
-        plan=str(found["plan"]),
-    )
+    return struck_before(mint.store, variant, found)

@@ -24,6 +24,7 @@ from quantmint.assets.graph.line import (
     reporter,
     version,
 )
+from quantmint.assets.graph.source import source_before
 from quantmint.assets.kernel_assay import KernelAssay
 from quantmint.assets.mint import Mint, open_mint
 from quantmint.assets.release.described import one_line
@@ -170,17 +171,7 @@ class _Reader:
         )
 
     def _source(self) -> SourceWeights:
-        found = self._made(self.line.key("source_weights"))
-        return SourceWeights(
-            blob=self.mint.store.find(found["sha256"]),
-            is_checkpoint=bool(found["is_checkpoint"]),
-            architecture=str(found["architecture"]),
-            weights=int(found["weights"]),
-            commit=str(found["commit"]),
-            size=int(found["size"]),
-            origin=str(found["origin"]),
-            cached=True,
-        )
+        return source_before(self.mint, self._made(self.line.key("source_weights")))
 
     def _fp16(self) -> Converted:
         source = self._made(self.line.key("source_weights"))["sha256"]
@@ -207,13 +198,7 @@ class _Reader:
         if matrix is not None:
             made_from[self.line.key(LEAF)] = matrix.imatrix_sha256
         found = self._made(self.line.key(variant), made_from)
-        return struck_before(
-            self.mint.store,
-            variant,
-            sha256=str(found["sha256"]),
-            fallbacks=int(found["fallback_tensors"]),
-            plan=str(found["plan"]),
-        )
+        return struck_before(self.mint.store, variant, found)
 
     def _record(self, variant: str, kernel: Kernel) -> Assayed:
         found = self._made(self.line.on(variant, kernel))

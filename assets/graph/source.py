@@ -1,6 +1,9 @@
 """The source weights, as the upstream published them."""
 
 # No postponed annotations here: Dagster reads the type of `context` when an asset is defined.
+from collections.abc import Mapping
+from typing import Any
+
 import dagster as dg
 
 from quantmint.assets.graph.line import (
@@ -53,7 +56,15 @@ def source_record(context: dg.AssetExecutionContext, line: Line, mint: Mint) -> 
         UserError: it never was.
         IntegrityError: its bytes are gone from the store.
     """
-    found = upstream(context, line.key("source_weights"))
+    return source_before(mint, upstream(context, line.key("source_weights")))
+
+
+def source_before(mint: Mint, found: Mapping[str, Any]) -> SourceWeights:
+    """Return a source that is in the store, by the metadata that its asset page keeps of it.
+
+    Raises:
+        IntegrityError: its bytes are gone from the store.
+    """
     return SourceWeights(
         blob=mint.store.find(found["sha256"]),
         is_checkpoint=bool(found["is_checkpoint"]),

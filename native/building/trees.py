@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantmint.files import canonical_json, digest_of, write_whole
+from quantmint.files import alone, canonical_json, digest_of, write_whole
 from quantmint.home import Home
 from quantmint.native.building import codemodel
 from quantmint.native.building.options import (
@@ -92,14 +91,8 @@ class BuildTree:
     @contextmanager
     def alone(self, report: Report) -> Iterator[None]:
         """One build per tree at a time; the lock saves work and ninja's own state, nothing else."""
-        lock = self.folder.with_suffix(".lock")
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                report("another process builds the same tree: waiting for it")
-                fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = "another process builds the same tree: waiting for it"
+        with alone(self.folder.with_suffix(".lock"), lambda: report(waiting)):
             yield
 
     def configure(self, report: Report) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from quantmint.errors import IntegrityError
 from quantmint.native.build import Bundle
 from quantmint.native.tools import PATIENT, model_limits
-from quantmint.process import Command, failure, run
+from quantmint.process import Command, answer_of, run
 
 # llama.cpp's tools may end before their log's own thread has written all of it, the more so on a
 # busy machine: then they are run again.
@@ -41,12 +41,7 @@ def ask(
         stdin=json.dumps(body, default=str).encode(),
         log=log,
     )  # fmt: skip
-    finished = run(command)
-    try:
-        answer: dict[str, Any] = json.loads(finished.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        raise failure(command, finished, "gave no answer") from None
-    return answer
+    return answer_of(command, run(command))
 
 
 def prompt_ids(

@@ -24,7 +24,7 @@ from quantmint.native.evaluation.results import (
     Scores,
 )
 from quantmint.native.tools import PATIENT
-from quantmint.process import Command, Limits, failure, run
+from quantmint.process import Command, Limits, answer_of, run
 from quantmint.registry import gguf
 
 
@@ -83,11 +83,7 @@ def _ask(bundle: Bundle, model: Path, jobs: Jobs, setup: Setup, log: Path) -> di
         stdin=json.dumps(request, default=str).encode(),
         log=log,
     )
-    finished = run(command)
-    try:
-        value: dict[str, Any] = json.loads(finished.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        raise failure(command, finished, "gave no answer") from None
+    value = answer_of(command, run(command))
     if "refused" in value:
         raise _refusal(value["refused"])
     return value

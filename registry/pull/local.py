@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantmint.errors import IntegrityError, UserError
@@ -95,8 +94,3 @@ def _offers(store: Store, kept: Kept) -> tuple[Offer, ...]:
             row = manifest.variant(variant) if manifest else None
             found.append(Offer(variant, files, row))
     return tuple(found)
-
-
-def variants_of(rows: Sequence[Kept]) -> list[str]:
-    """Return the variants of kept releases, each once."""
-    return list(dict.fromkeys(variant for kept in rows for variant in kept.variants))

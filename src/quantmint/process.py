@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import resource
 import shlex
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from quantmint.errors import BuildError
 
@@ -113,6 +114,19 @@ def failure(command: Command, finished: Finished, how: str) -> BuildError:
         f"{name} {how}{log}\n    $ {command.line}\n{tail}",
         mend="read the lines above; the command can be run again by hand as printed",
     )
+
+
+def answer_of(command: Command, finished: Finished) -> dict[str, Any]:
+    """Return the JSON object that a child wrote as the last line of its standard output.
+
+    Raises:
+        BuildError: it wrote none.
+    """
+    try:
+        answer: dict[str, Any] = json.loads(finished.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        raise failure(command, finished, "gave no answer") from None
+    return answer
 
 
 def describe_exit(code: int) -> str:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.native
 WORKER = """
 import sys
 from pathlib import Path
-from quantmint.native.worker import load_kernel
+from quantmint.native.evaluation.child.llama import load_kernel
 load_kernel(Path(sys.argv[1]))
 import llama_cpp
 llama_cpp.llama_backend_init()
