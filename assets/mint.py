@@ -25,11 +25,14 @@ class Mint:
         return self.home.logs.joinpath(*parts[:-1]) / f"{parts[-1]}.log"
 
 
-def open_mint(report: Callable[[str], None]) -> Mint:
+def open_mint(report: Callable[[str], None], *, not_before: float = 0.0) -> Mint:
     """Open the store of this machine's home folder, with one thread per core that we may use.
+
+    What was made before the moment `not_before` (seconds since 1970) is made again.
 
     Raises:
         UserError: the home folder can't be written.
     """
     home = find_home()
-    return Mint(home, Store(home.store).open(), len(os.sched_getaffinity(0)), report)
+    store = Store(home.store, not_before=not_before).open()
+    return Mint(home, store, len(os.sched_getaffinity(0)), report)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quantmint.assets.mint import Mint
 from quantmint.assets.recipe import Recipe
-from quantmint.assets.sources import checkpoint, gguf_file, hub, local
+from quantmint.assets.sources import checkpoint, gguf_file, hub, licenses, local
 from quantmint.native.pin import current_pin
 from quantmint.native.source import unpack
 from quantmint.registry.actions import Outcome
@@ -32,8 +32,12 @@ class SourceWeights:
     cached: bool
 
 
-def fetch_source(mint: Mint, recipe: Recipe, base: Path) -> SourceWeights:
+def fetch_source(
+    mint: Mint, recipe: Recipe, base: Path, *, commit: hub.Commit | None = None
+) -> SourceWeights:
     """Bring the model's source into the store. `base` is the folder of the model file.
+
+    `commit` is the Hub's, if it was looked at already.
 
     Raises:
         UserError, SourceError, IntegrityError: see the modules of `sources`.
@@ -45,9 +49,10 @@ def fetch_source(mint: Mint, recipe: Recipe, base: Path) -> SourceWeights:
         return _describe(mint, outcome, origin=str(path), is_checkpoint=False)
     known = checkpoint.supported_architectures(unpack(mint.store, current_pin(), mint.home.work))
     if source.hub is not None:
-        commit = hub.resolve(source.hub, source.revision)
+        commit = commit or hub.resolve(source.hub, source.revision)
         mint.report(f"{source.hub}@{source.revision} is commit {commit.sha}")
         outcome = hub.fetch_commit(mint, commit, recipe.family, known)
+        licenses.of_hub(mint, commit.repo, commit.sha, commit)  # a release takes them along
         origin = f"{commit.endpoint}/{commit.repo}/tree/{commit.sha}"
         return _describe(mint, outcome, origin=origin, is_checkpoint=True)
     folder = source_folder(recipe, base)
@@ -63,15 +68,19 @@ def source_folder(recipe: Recipe, base: Path) -> Path:
     return (base / Path(recipe.source.path).expanduser()).absolute()
 
 
-def fingerprint(recipe: Recipe, base: Path) -> str:
-    """Return what tells cheaply whether a local source changed; empty for a Hub source."""
+def source_licenses(mint: Mint, recipe: Recipe, base: Path, commit: str) -> dict[str, Blob]:
+    """Return the license files that lie beside the weights at the source's `commit`, by name.
+
+    None are known of a GGUF file: what lies beside it may be about anything.
+
+    Raises:
+        SourceError: a hub that was not asked before can't be reached.
+    """
     if recipe.source.hub is not None:
-        return ""
+        return licenses.of_hub(mint, recipe.source.hub, commit)
     if recipe.source.gguf is not None:
-        found = gguf_file.locate(recipe.source.gguf, base).stat()
-        return f"{found.st_size}-{found.st_mtime_ns}"
-    rows = local.fingerprint(source_folder(recipe, base))
-    return str([row[:3] for row in rows])
+        return {}
+    return licenses.of_folder(mint, source_folder(recipe, base))
 
 
 def _describe(mint: Mint, outcome: Outcome, *, origin: str, is_checkpoint: bool) -> SourceWeights:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quantmint.errors import UserError
-from quantmint.files import digest_of
 from quantmint.home import Home
 from quantmint.native.building.bundle import MADE_FROM, Bundle, put_together
 from quantmint.native.building.options import (
@@ -45,7 +44,6 @@ __all__ = [
     "configure_quantizer",
     "converter_script",
     "jobs",
-    "kernel_identity",
     "quantizer_digest",
 ]
 ALL_CPU = "all-cpu"
@@ -116,19 +114,24 @@ def build_all_cpu(home: Home, store: Store, kernels: Sequence[Kernel], report: R
     return put_together(store, chosen, ALL_CPU, shop.base(machine), made)
 
 
-def kernel_identity(kernel: Kernel) -> str:
-    """Return a digest of all that the kernel's bundle is made from and by, for a code version.
+def made_from(kernels: Sequence[Kernel]) -> dict[str, dict[str, object]]:
+    """Return by name all that each kernel's bundle is made from and by, for code versions.
 
     It needs no configured tree; where no compiler is found it still has a value.
     """
-    machine = machine_of(kernel)
-    return digest_of(
-        [
-            current_pin().sha256, quantizer_digest(), tree_files_digest(),
-            dict(OPTIONS), load_matrix().options, kernel.options, list(TOOLS), kernel.target,
-            compiler_identity(machine),
-        ]
-    )  # fmt: skip
+    shared: dict[str, object] = {
+        "llama_cpp": current_pin().sha256, "quantizer_sources": quantizer_digest(),
+        "tree_files": tree_files_digest(), "options": dict(OPTIONS),
+        "matrix_options": load_matrix().options, "tools": list(TOOLS),
+    }  # fmt: skip
+    compilers = {machine: compiler_identity(machine) for machine in map(machine_of, kernels)}
+    return {
+        kernel.name: {
+            **shared, "kernel_options": kernel.options, "target": kernel.target,
+            "compiler": compilers[machine_of(kernel)],
+        }
+        for kernel in kernels
+    }  # fmt: skip
 
 
 def build_folder(home: Home, toolchain: Toolchain) -> Path:

@@ -5,28 +5,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
-from dagster._core.errors import DagsterAssetCheckFailedError
 
 from quantmint.assets.conversion.checks import CHECKS
 from quantmint.assets.graph.assay import REPORT, checks_on, needs_reference
-from quantmint.assets.graph.line import Line, kernel_key
+from quantmint.assets.graph.line import BUILD_TAG, Line, kernel_key
+from quantmint.assets.graph.upstream import look_at, report_pin, report_seen
 from quantmint.assets.regression import accept_records
-from quantmint.errors import BugError, QuantmintError, UserError, nearest
+from quantmint.assets.upstream import Seen
+from quantmint.errors import UserError, nearest
 from quantmint.home import Home, find_home
 from quantmint.native.kernels import reference_kernel
-from quantmint.pipelines.definitions import build_definitions
+from quantmint.pipelines.definitions import build_definitions, line_of
 from quantmint.pipelines.instance import open_instance
-from quantmint.pipelines.reaper import process_tag, reap
+from quantmint.pipelines.reaper import reap
+from quantmint.pipelines.running import CheckRefused, run_assets
 from quantmint.pipelines.spec import Model
 from quantmint.pipelines.stale import Last, Reason, last_of, stale
 from quantmint.registry.store import Store
 
-# A second pass is needed only when lost bytes came back different.
-MOST_PASSES = 3
-_SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+# One for each stage, and some for lost bytes that came back different.
+MOST_PASSES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +48,29 @@ class Built:
     refused: str
 
 
-def build_model(
-    model: Model, *, variants: Sequence[str] = (), refresh: bool = False, accept: bool = False
-) -> Built:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the command line asks of a build.
+
+    Only `variants` (all of the model file if empty); `refresh` looks at the Hub again; `force`
+    does all work again; with `accept`, what was measured last is what the regression watch
+    compares with.
+    """
+
+    variants: tuple[str, ...] = ()
+    refresh: bool = False
+    force: bool = False
+    accept: bool = False
+
+
+WHOLE: Final = Wish()
+
+
+def build_model(model: Model, wish: Wish = WHOLE) -> Built:
     """Bring the model's assets up to date, through Dagster, in this process.
 
-    Args:
-        model: the model file.
-        variants: only these; all of the model file by default.
-        refresh: look at the upstream again even if nothing here is out of date.
-        accept: let what was measured last be the values that the regression watch compares with.
+    Assets that are out of date for certain are made first; what is made of them is asked again
+    after that, so that nothing is made anew of bytes that came out the same.
 
     Raises:
         UserError: a variant is not in the model file.
@@ -64,31 +78,64 @@ def build_model(
     """
     home = find_home()
     store = Store(home.store).open()
-    line = Line(model.spec, model.base)
-    wanted = wanted_keys(line, variants)
+    line = line_of(model)
+    wanted = wanted_keys(line, wish.variants)
     made: dict[str, str] = {}
     with open_instance(home) as instance:
         reap(instance)
         defs = build_definitions([model])
+        tell(instance, look_at(line, remote=wish.refresh))
+        asked = _asked(instance, store, line, wanted, wish)
+        tags: dict[str, str] = {}
         for _ in range(MOST_PASSES):
-            todo = {k: r for k, r in stale(defs, instance, store, model).items() if k in wanted}
-            if refresh:
-                todo = {line.key("source_weights"): Reason("asked for"), **todo}
-                refresh = False
-            if accept:
-                todo |= _accept_last(instance, store, line, wanted)
-                accept = False
-            if not todo:
+            late = {k: r for k, r in stale(defs, instance, store, {}).items() if k in wanted}
+            now = frontier(defs, {**late, **asked})
+            if not now:
                 break
-            made |= {key.to_user_string(): reason.text for key, reason in todo.items()}
-            refused = _materialize(defs, instance, list(todo))
-            if refused:
-                return Built(
-                    made, _rows(instance, line, wanted), _fp16_said(instance, line) or refused
-                )
+            asked = {}
+            made |= {key.to_user_string(): reason.text for key, reason in now.items()}
+            try:
+                run = run_assets(defs, instance, list(now), force=wish.force, tags=tags)
+            except CheckRefused as error:  # the checks' own reasons are in the table of variants
+                said = _fp16_said(instance, line) or str(error)
+                return Built(made, _rows(instance, line, wanted), said)
+            tags = tags or {BUILD_TAG: run}
         rows = _rows(instance, line, wanted)
         restore_links(home, store, line, rows)
         return Built(made, rows, "")
+
+
+def frontier(defs: dg.Definitions, late: Mapping[dg.AssetKey, Reason]) -> dict[dg.AssetKey, Reason]:
+    """Return what is made next: what is out of date for certain, and does not wait for more.
+
+    Whatever is made of an asset that only perhaps changes waits until that is known.
+    """
+    graph = defs.resolve_asset_graph()
+    chosen: dict[dg.AssetKey, Reason] = {}
+    for key in graph.toposorted_asset_keys:
+        waits = any(p in late and p not in chosen for p in graph.get(key).parent_keys)
+        if key in late and late[key].certain and not waits:
+            chosen[key] = late[key]
+    return chosen
+
+
+def tell(instance: dg.DagsterInstance, seen: Mapping[dg.AssetKey, Seen]) -> list[dg.AssetKey]:
+    """Let the graph know what was seen of upstreams; return those that are news."""
+    report_pin(instance)
+    return [key for key, each in seen.items() if report_seen(instance, key, each)]
+
+
+def _asked(
+    instance: dg.DagsterInstance,
+    store: Store,
+    line: Line,
+    wanted: set[dg.AssetKey],
+    wish: Wish,
+) -> dict[dg.AssetKey, Reason]:
+    """Return what is made because a person asked for it."""
+    own = [key for key in wanted if key.path[0] == line.recipe.model]
+    asked = {key: Reason("asked for") for key in own} if wish.force else {}
+    return asked | (_accept_last(instance, store, line, wanted) if wish.accept else {})
 
 
 def _accept_last(
@@ -138,49 +185,6 @@ def restore_links(home: Home, store: Store, line: Line, rows: Sequence[VariantRo
         if not path.is_file() or path.stat().st_size != blob.size:
             logging.getLogger("quantmint").info("%s: put back from the store", path.name)
             store.link(blob, path)
-
-
-def _materialize(
-    defs: dg.Definitions, instance: dg.DagsterInstance, keys: list[dg.AssetKey]
-) -> str:
-    """Run the assets; return why a blocking check held back the rest, or an empty string.
-
-    Raises:
-        QuantmintError: what the failing step raised.
-    """
-    assets = [a for a in defs.assets or [] if isinstance(a, dg.AssetsDefinition | dg.AssetSpec)]
-    try:
-        result = dg.materialize(
-            assets,
-            selection=dg.AssetSelection.assets(*keys),
-            instance=instance,
-            run_config=_SILENT,
-            tags=process_tag(),
-            raise_on_error=True,
-        )
-    except QuantmintError:
-        raise
-    except DagsterAssetCheckFailedError as error:
-        return str(error)  # the checks' own reasons are in the table of variants
-    except Exception as error:
-        ours = our_error(error)
-        if ours is None:
-            raise
-        raise ours from None
-    if not result.success:
-        raise BugError("the Dagster run failed without saying why")
-    return ""
-
-
-def our_error(error: BaseException | None) -> QuantmintError | None:
-    """Find our own error below those that Dagster wrapped around it."""
-    seen: set[int] = set()  # errors can name each other in a ring
-    while error is not None and id(error) not in seen:
-        if isinstance(error, QuantmintError):
-            return error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _rows(

@@ -7,11 +7,18 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from quantmint.assets.graph.kernels import kernel_assays, kernel_assets, llama_cpp_spec
+from quantmint.assets.graph.kernels import kernel_assays, kernel_assets
 from quantmint.assets.graph.line import Line
 from quantmint.assets.graph.model import model_assets
+from quantmint.assets.graph.order import ORDER, Order
 from quantmint.assets.graph.release import release_asset
+from quantmint.assets.graph.upstream import llama_cpp_spec
 from quantmint.pipelines.spec import Model, load_all
+
+
+def line_of(model: Model) -> Line:
+    """Return the line of a model file."""
+    return Line(model.spec, model.base, model.file)
 
 
 def build_definitions(models: Iterable[Model]) -> dg.Definitions:
@@ -22,11 +29,11 @@ def build_definitions(models: Iterable[Model]) -> dg.Definitions:
         kernel_assays(),
     ]
     for model in models:
-        line = Line(model.spec, model.base)
+        line = line_of(model)
         assets += model_assets(line)
         if model.spec.release is not None:
             assets.append(release_asset(line, model.spec.release))
-    return dg.Definitions(assets=assets, executor=executor())
+    return dg.Definitions(assets=assets, resources={ORDER: Order()}, executor=executor())
 
 
 def executor() -> dg.ExecutorDefinition:

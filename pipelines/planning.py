@@ -10,6 +10,7 @@ from typing import Any, Final
 import dagster as dg
 
 from quantmint.assets.graph.line import Line, last_metadata
+from quantmint.assets.graph.upstream import as_look, look_at
 from quantmint.assets.source import source_folder
 from quantmint.assets.sources import checkpoint, gguf_file
 from quantmint.errors import QuantmintError
@@ -17,7 +18,7 @@ from quantmint.files import existing_parent
 from quantmint.home import find_home
 from quantmint.native.ftypes import ftype
 from quantmint.pipelines.build import wanted_keys
-from quantmint.pipelines.definitions import build_definitions
+from quantmint.pipelines.definitions import build_definitions, line_of
 from quantmint.pipelines.instance import open_instance
 from quantmint.pipelines.spec import Model
 from quantmint.pipelines.stale import Reason, stale
@@ -67,15 +68,16 @@ def make_plan(model: Model, variants: Sequence[str] = ()) -> Plan:
     """
     home = find_home()
     store = Store(home.store)
-    line = Line(model.spec, model.base)
+    line = line_of(model)
     wanted = wanted_keys(line, variants)
     defs = build_definitions([model])
+    looks = {key: as_look(seen) for key, seen in look_at(line, remote=False).items()}
     if (home.dagster / "dagster.yaml").is_file():
         with open_instance(home) as instance:
-            reasons = stale(defs, instance, store, model)
+            reasons = stale(defs, instance, store, looks)
             source = last_metadata(instance, line.key("source_weights"))
     else:
-        reasons, source = stale(defs, None, store, model), None
+        reasons, source = stale(defs, None, store, looks), None
     weights = int(source["weights"]) if source else _weights(model)
     graph = defs.resolve_asset_graph()
     steps = [

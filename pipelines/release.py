@@ -11,23 +11,24 @@ import dagster as dg
 
 from quantmint.assets.graph.line import Line, last_metadata
 from quantmint.assets.graph.release import RELEASE, read_inputs
+from quantmint.assets.graph.upstream import as_look, look_at
 from quantmint.assets.mint import Mint, open_mint
 from quantmint.assets.release.publishing import Asked, Released, release
 from quantmint.assets.release.terms import FILE, Terms
 from quantmint.assets.release.withdrawing import withdraw
 from quantmint.errors import BugError, UserError
 from quantmint.home import find_home
-from quantmint.pipelines.build import our_error, wanted_keys
-from quantmint.pipelines.definitions import build_definitions
+from quantmint.pipelines.build import wanted_keys
+from quantmint.pipelines.definitions import build_definitions, line_of
 from quantmint.pipelines.instance import open_instance
-from quantmint.pipelines.reaper import process_tag, reap
+from quantmint.pipelines.reaper import reap
+from quantmint.pipelines.running import CheckRefused, run_assets
 from quantmint.pipelines.spec import Model
 from quantmint.pipelines.stale import stale
 from quantmint.registry.publish import Published, Target, open_target
 from quantmint.registry.store import Store
 
 HUB: Final = "hub:"
-_SILENT: Final = {"console": {"config": {"log_level": "CRITICAL"}}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ def release_model(model: Model, order: Order) -> Mapping[str, Any]:
         UserError: something is out of date, or the model file says too little.
         QuantmintError: whatever the release raised.
     """
-    line = Line(model.spec, model.base)
+    line = line_of(model)
     place = place_of(model, order)
     with open_instance(find_home()) as instance:
         reap(instance)
@@ -80,25 +81,13 @@ def release_model(model: Model, order: Order) -> Mapping[str, Any]:
         refuse_stale(defs, instance, model, line)
         key = line.key(RELEASE)
         config = {"config": {"to": place, "private": order.private}}
-        assets = [a for a in defs.assets or [] if isinstance(a, dg.AssetsDefinition | dg.AssetSpec)]
-        run_config = {"loggers": _SILENT, "ops": {key.to_python_identifier(): config}}
         try:
-            result = dg.materialize(
-                assets,
-                selection=dg.AssetSelection.assets(key),
-                instance=instance,
-                run_config=run_config,
-                tags=process_tag(),
-                raise_on_error=True,
-            )
-        except Exception as error:
-            ours = our_error(error)
-            if ours is None:
-                raise
-            raise ours from None
+            run_assets(defs, instance, [key], ops={key.to_python_identifier(): config})
+        except CheckRefused as error:
+            raise BugError(f"a check stands on the release itself: {error}") from None
         found = last_metadata(instance, key)
-        if not result.success or found is None:
-            raise BugError("the Dagster run failed without saying why")
+        if found is None:
+            raise BugError("the release was made and left no record")
         return found
 
 
@@ -108,7 +97,7 @@ def rehearse(model: Model, order: Order) -> Released:
     Raises:
         UserError, IntegrityError, RegistryError: what would keep it from being published.
     """
-    line = Line(model.spec, model.base)
+    line = line_of(model)
     assert model.spec.release is not None
     mint = _mint()
     target = _target(mint, place_of(model, order))
@@ -142,7 +131,8 @@ def refuse_stale(
     """
     store = Store(find_home().store).open()
     wanted = wanted_keys(line, ())
-    late = {k: r for k, r in stale(defs, instance, store, model).items() if k in wanted}
+    looks = {key: as_look(seen) for key, seen in look_at(line, remote=False).items()}
+    late = {k: r for k, r in stale(defs, instance, store, looks).items() if k in wanted}
     if late:
         key, reason = next(iter(late.items()))
         more = f" (and {len(late) - 1} more)" if len(late) > 1 else ""

@@ -57,10 +57,15 @@ class Outcome:
 
 
 def lookup(store: Store, action: Action) -> Outcome | None:
-    """Return the recorded outcome if every byte that it names is in the store, else None."""
+    """Return the recorded outcome if every byte that it names is in the store, else None.
+
+    A record of before `store.not_before` does not count.
+    """
     path = store.actions / f"{action.key}.json"
     try:
         with full_disk_explained(path):
+            if path.stat().st_mtime < store.not_before:
+                return None
             data = path.read_bytes()
     except FileNotFoundError:
         return None

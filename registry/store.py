@@ -56,10 +56,14 @@ class Blob:
 
 
 class Store:
-    """The store below `root`; any number of processes may use it at once."""
+    """The store below `root`; any number of processes may use it at once.
 
-    def __init__(self, root: Path) -> None:
+    What actions made before the moment `not_before` (seconds since 1970) is made again.
+    """
+
+    def __init__(self, root: Path, *, not_before: float = 0.0) -> None:
         self.root = root
+        self.not_before = not_before
         self.objects = root / "objects" / "sha256"
         self.refs = root / "refs"
         self.trees = root / "trees"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -144,6 +145,12 @@ def assay_text(recipe: Recipe, base: Path) -> Path:
 def bundled_tasks() -> tuple[Task, ...]:
     """Return the multiple-choice sets that come with the package."""
     return tuple(load_task(path) for path in sorted((EMBEDDED / "tasks").glob("*.yaml")))
+
+
+@functools.cache
+def tasks_digest() -> str:
+    """Return the digest of the multiple-choice sets: for code versions."""
+    return digest_of([sha256_of(path) for path in sorted((EMBEDDED / "tasks").glob("*.yaml"))])
 
 
 @contextmanager

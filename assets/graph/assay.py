@@ -1,13 +1,14 @@
 """The assay: each variant on each kernel, with its gates, and the report of the model."""
 
 # No postponed annotations here: Dagster reads the type of `context` when an asset is defined.
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 
-from quantmint.assets.assay.bench import open_bench
+from quantmint.assets.assay.bench import open_bench, tasks_digest
 from quantmint.assets.assay.record import Assayed, load
 from quantmint.assets.assay.stage import AGREEMENT, LOADS, QUALITY_CHECKS, Assay, assay
 from quantmint.assets.graph.conversion import fp16_record
@@ -15,24 +16,25 @@ from quantmint.assets.graph.imatrix import LEAF
 from quantmint.assets.graph.line import (
     OWNERS,
     Line,
-    Result,
+    build_of,
     bundle_of,
     check_result,
     explained,
     kernel_key,
     last_metadata,
     logs,
-    reporter,
     upstream,
-    version,
 )
-from quantmint.assets.mint import Mint, open_mint
+from quantmint.assets.graph.made_with import Result, finished, made_with
+from quantmint.assets.graph.order import Order
+from quantmint.assets.mint import Mint
 from quantmint.assets.planned import HEADER, check_header
 from quantmint.assets.regression import REGRESSION, basis_of, pin_of, watch
 from quantmint.assets.report.files import show_report, write_report
 from quantmint.assets.report.graph import assay_metadata, report_metadata
 from quantmint.assets.report.mlflow_log import log_report
 from quantmint.assets.report.model import About, build_report
+from quantmint.assets.sources.text_file import text_digest
 from quantmint.assets.variants import Struck, struck_before
 from quantmint.assets.verdict import Verdict
 from quantmint.native.build import Bundle
@@ -66,7 +68,12 @@ def checks_on(line: Line, kernel: Kernel) -> list[str]:
 def assay_assets(line: Line) -> dg.AssetsDefinition:
     """Return every (variant, kernel) of a model as one step that shares FP16's logits."""
     recipe = line.recipe
-    specs = [_spec(line, variant, kernel) for variant in recipe.variants for kernel in line.kernels]
+    parts = _parts(line)
+    specs = [
+        _spec(line, variant, kernel, parts)
+        for variant in recipe.variants
+        for kernel in line.kernels
+    ]
     checks = [
         dg.AssetCheckSpec(
             name, asset=line.on(variant, kernel), blocking=True, description=CHECK_TEXT[name]
@@ -83,10 +90,16 @@ def assay_assets(line: Line) -> dg.AssetsDefinition:
         can_subset=True,
         pool="bench",
     )
-    def assays(context: dg.AssetExecutionContext) -> Iterator[Result]:
+    def assays(context: dg.AssetExecutionContext, order: Order) -> Iterator[Result]:
         with explained():
-            mint = open_mint(reporter(context))
-            yield from _assay(context, line, mint)
+            mint = order.mint(context)
+            wanted = {
+                line.on(variant, kernel)
+                for variant in recipe.variants
+                for kernel in line.kernels
+                if order.wants_variant(line, variant) and order.wants_kernel(line, kernel.name)
+            }
+            yield from _assay(context, line, mint, wanted & context.selected_asset_keys)
             if line.key(REPORT) in context.selected_asset_keys:
                 yield report_of(context, line, mint)
 
@@ -94,31 +107,33 @@ def assay_assets(line: Line) -> dg.AssetsDefinition:
 
 
 def _report_spec(line: Line, deps: Sequence[dg.AssetKey]) -> dg.AssetSpec:
+    made = made_with(REPORT, title=line.recipe.title)
     return dg.AssetSpec(
         line.key(REPORT),
         deps=deps,
         group_name=line.group,
         description=f"Everything measured of {line.recipe.title}: tables, plots, what is withheld.",
-        code_version=version("report", line.recipe.title),
+        code_version=made.version,
+        metadata=made.metadata,
         skippable=True,
         kinds={"markdown", "html"},
         owners=OWNERS,
     )
 
 
-def _spec(line: Line, variant: str, kernel: Kernel) -> dg.AssetSpec:
+def _spec(line: Line, variant: str, kernel: Kernel, parts: Mapping[str, object]) -> dg.AssetSpec:
     recipe = line.recipe
     deps = [line.key(variant), line.key("fp16_gguf"), kernel_key(kernel)]
     if needs_reference(line) and kernel.name != reference_kernel().name:
         deps.append(kernel_key(reference_kernel()))
+    made = made_with("assay", **parts, kernel=kernel.name)
     return dg.AssetSpec(
         line.on(variant, kernel),
         deps=deps,
         group_name=line.group,
         description=f"`{recipe.file_name(variant)}` measured and judged on kernel {kernel.name}.",
-        code_version=version(
-            "assay", recipe.assay.model_dump(), recipe.gates.model_dump(), kernel.name
-        ),
+        code_version=made.version,
+        metadata=made.metadata,
         skippable=True,
         kinds={"gguf", "assay"},
         tags={"quantmint/variant": variant, "quantmint/kernel": kernel.name},
@@ -126,8 +141,20 @@ def _spec(line: Line, variant: str, kernel: Kernel) -> dg.AssetSpec:
     )
 
 
-def _assay(context: dg.AssetExecutionContext, line: Line, mint: Mint) -> Iterator[Result]:
-    wanted = context.selected_asset_keys
+def _parts(line: Line) -> dict[str, object]:
+    """Return what the assays of a model are made with, whatever the kernel."""
+    recipe = line.recipe
+    return {
+        "assay": recipe.assay.model_dump(exclude={"kernels"}),
+        "gates": recipe.gates.model_dump(exclude={"max_source_nmse", "min_source_top1"}),
+        "text_sha256": text_digest(recipe.assay.text, line.base, "assay"),
+        "tasks_sha256": tasks_digest() if recipe.assay.tasks else None,
+    }
+
+
+def _assay(
+    context: dg.AssetExecutionContext, line: Line, mint: Mint, wanted: AbstractSet[dg.AssetKey]
+) -> Iterator[Result]:
     kernels = [k for k in line.kernels if any(line.on(v, k) in wanted for v in _variants(line))]
     bundles = [bundle_of(mint, kernel) for kernel in kernels]
     best = bundle_of(mint, line.kernel)
@@ -149,12 +176,8 @@ def _assay(context: dg.AssetExecutionContext, line: Line, mint: Mint) -> Iterato
             _show(mint, made)
         if key in wanted:
             shown = assay_metadata(made.record, made.blob, _visible(mint, made))
-            yield dg.MaterializeResult(
-                asset_key=key,
-                data_version=dg.DataVersion(made.blob.sha256),
-                metadata=shown | logs(mint, line),
-                check_results=[check_result(key, v) for v in _verdicts(line, kernel, made)],
-            )
+            checks = [check_result(key, v) for v in _verdicts(line, kernel, made)]
+            yield finished(context, key, made.blob.sha256, shown | logs(mint, line), checks)
 
 
 def _verdicts(line: Line, kernel: Kernel, made: Assay) -> list[Verdict]:
@@ -186,13 +209,10 @@ def report_of(context: dg.AssetExecutionContext, line: Line, mint: Mint) -> Resu
     files = write_report(mint.store, report)
     folder = mint.home.models / line.recipe.model
     show_report(mint.store, files, folder)
-    tracked = log_report(mint.home, mint.store, report, files, context.run.run_id)
+    tracked = log_report(mint.home, mint.store, report, files, build_of(context))
     link = {"mlflow_run": dg.MetadataValue.url(tracked.url)} if tracked else {}
-    return dg.MaterializeResult(
-        asset_key=line.key(REPORT),
-        data_version=dg.DataVersion(files["report.json"].sha256),
-        metadata=report_metadata(report, files, mint.store, folder) | link,
-    )
+    shown = report_metadata(report, files, mint.store, folder) | link
+    return finished(context, line.key(REPORT), files["report.json"].sha256, shown)
 
 
 def _about(context: dg.AssetExecutionContext, line: Line) -> About:
@@ -211,7 +231,7 @@ def _about(context: dg.AssetExecutionContext, line: Line) -> About:
         llama_cpp=pin.commit,
         llama_cpp_release=f"{pin.package} {pin.version}",
         date=datetime.now(UTC).date().isoformat(),
-        build=context.run.run_id,
+        build=build_of(context),
         calibration=str(matrix["text_sha256"]) if matrix else None,
         imatrix=str(matrix["sha256"]) if matrix else None,
     )

@@ -8,19 +8,18 @@ from quantmint.assets.convert import Converted, converter_identity, make_fp16
 from quantmint.assets.graph.line import (
     OWNERS,
     Line,
-    Result,
     bundle_of,
     check_result,
     explained,
     kernel_key,
     logs,
     record,
-    reporter,
     upstream,
-    version,
 )
+from quantmint.assets.graph.made_with import Result, finished, made_with
+from quantmint.assets.graph.order import Order
 from quantmint.assets.graph.source import source_record
-from quantmint.assets.mint import Mint, open_mint
+from quantmint.assets.mint import Mint
 from quantmint.assets.report.graph import fp16_entry, fp16_metadata
 from quantmint.assets.verdict import Verdict
 from quantmint.errors import IntegrityError
@@ -32,15 +31,19 @@ def fp16_asset(line: Line) -> dg.AssetsDefinition:
     """Return the asset that converts a model's source to FP16 and checks the conversion."""
     recipe, kernel = line.recipe, line.kernel
     key = line.key("fp16_gguf")
+    gates = recipe.gates
+    made_of = made_with(
+        "fp16", **converter_identity(), title=recipe.title,
+        gates={"max_source_nmse": gates.max_source_nmse, "min_source_top1": gates.min_source_top1},
+    )  # fmt: skip
 
     @dg.asset(
         key=key,
         deps=[line.key("source_weights"), kernel_key(kernel)],
         group_name=line.group,
         description=f"{recipe.title} as a 16-bit GGUF file: what every variant is struck from.",
-        code_version=version(
-            "fp16", converter_identity(), recipe.title, recipe.gates.source_bounds
-        ),
+        code_version=made_of.version,
+        metadata=made_of.metadata,
         check_specs=[
             dg.AssetCheckSpec(name, asset=key, blocking=True, description=said)
             for name, said in CHECKS.items()
@@ -49,9 +52,9 @@ def fp16_asset(line: Line) -> dg.AssetsDefinition:
         owners=OWNERS,
         pool="cpu",
     )
-    def fp16_gguf(context: dg.AssetExecutionContext) -> Result:
+    def fp16_gguf(context: dg.AssetExecutionContext, order: Order) -> Result:
         with explained():
-            mint = open_mint(reporter(context))
+            mint = order.mint(context)
             bundle = bundle_of(mint, kernel)
             source = source_record(context, line, mint)
             made = make_fp16(mint, recipe, source, bundle)
@@ -59,10 +62,12 @@ def fp16_asset(line: Line) -> dg.AssetsDefinition:
             for verdict in verdicts:
                 mint.report(f"{recipe.model}: {verdict.check} {_said(verdict)}")
             tracked = record(mint, line, context, fp16_entry(made, verdicts))
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(made.blob.sha256),
-            metadata=fp16_metadata(mint.store, made, source) | logs(mint, line) | tracked,
-            check_results=[check_result(key, verdict) for verdict in verdicts],
+        return finished(
+            context,
+            key,
+            made.blob.sha256,
+            fp16_metadata(mint.store, made, source) | logs(mint, line) | tracked,
+            [check_result(key, verdict) for verdict in verdicts],
         )
 
     return fp16_gguf

@@ -7,19 +7,21 @@ from quantmint.assets.graph.conversion import fp16_record
 from quantmint.assets.graph.line import (
     OWNERS,
     Line,
-    Result,
     bundle_of,
     explained,
     kernel_key,
     logs,
     record,
-    reporter,
     upstream,
-    version,
 )
+from quantmint.assets.graph.made_with import Result, finished, made_with
+from quantmint.assets.graph.order import Order
+from quantmint.assets.graph.upstream import CALIBRATION, see_in_step
 from quantmint.assets.imatrix import calibration_text, make_imatrix
-from quantmint.assets.mint import Mint, open_mint
+from quantmint.assets.mint import Mint
 from quantmint.assets.report.graph import imatrix_entry, imatrix_metadata
+from quantmint.assets.sources.text_file import text_digest
+from quantmint.assets.upstream import look_at_text, remote_text
 from quantmint.registry.store import Blob
 
 LEAF = "imatrix"
@@ -30,32 +32,44 @@ def imatrix_assets(line: Line) -> list[dg.AssetsDefinition]:
     recipe, kernel = line.recipe, line.kernel
     if recipe.imatrix is None:
         return []
+    key = line.key(LEAF)
+    on_hub = remote_text(recipe)
+    made_of = made_with(
+        LEAF, imatrix=recipe.imatrix.model_dump(mode="json"),
+        text_sha256=text_digest(recipe.imatrix.text, line.base, "calibration"),
+        gpu_layers=recipe.assay.gpu_layers,
+    )  # fmt: skip
 
     @dg.asset(
-        key=line.key(LEAF),
-        deps=[line.key("fp16_gguf"), kernel_key(kernel)],
+        key=key,
+        deps=[
+            line.key("fp16_gguf"),
+            *([line.key(CALIBRATION)] if on_hub else []),
+            kernel_key(kernel),
+        ],
         group_name=line.group,
         description=f"`{recipe.imatrix_name}`: how much each column of {recipe.title}'s weights "
         "matters on the calibration text.",
-        code_version=version("imatrix", recipe.imatrix.model_dump(mode="json")),
+        code_version=made_of.version,
+        metadata=made_of.metadata,
         kinds={"gguf", "imatrix"},
         owners=OWNERS,
         pool="cpu",
     )
-    def imatrix(context: dg.AssetExecutionContext) -> Result:
+    def imatrix(context: dg.AssetExecutionContext, order: Order) -> Result:
         with explained():
-            mint = open_mint(reporter(context))
+            mint = order.mint(context)
             bundle = bundle_of(mint, kernel)
             fp16 = fp16_record(context, line, mint, bundle)
+            if on_hub is not None:
+                see_in_step(context, line.key(CALIBRATION), look_at_text(on_hub))
             text = calibration_text(mint, recipe, line.base)
             made = make_imatrix(mint, recipe, fp16, bundle, text)
             path = mint.home.models / recipe.model / recipe.imatrix_name
             mint.store.link(made.blob, path)
             tracked = record(mint, line, context, imatrix_entry(made))
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(made.blob.sha256),
-            metadata=imatrix_metadata(made, path) | logs(mint, line) | tracked,
-        )
+        shown = imatrix_metadata(made, path) | logs(mint, line) | tracked
+        return finished(context, key, made.blob.sha256, shown)
 
     return [imatrix]
 

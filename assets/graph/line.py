@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import dagster as dg
 
@@ -14,7 +14,6 @@ from quantmint.assets.mint import Mint
 from quantmint.assets.recipe import Recipe
 from quantmint.assets.verdict import Verdict
 from quantmint.errors import QuantmintError, UserError
-from quantmint.files import digest_of
 from quantmint.native.build import Bundle, build_kernel
 from quantmint.native.kernels import (
     Kernel,
@@ -27,26 +26,27 @@ from quantmint.native.kernels import (
     runnable,
     system_name,
 )
+from quantmint.orphans import end_with_parent, is_step
 
-# Dagster recognizes the bare class alone as the annotation of an asset that also has checks.
-if TYPE_CHECKING:
-    Result = dg.MaterializeResult[Any]
-else:
-    Result = dg.MaterializeResult
 OWNERS: Final = ["team:mint"]
-# Raise a stage's number when the stage itself makes something else of the same inputs.
-STAGE_VERSIONS: Final = {
-    "source": 1, "fp16": 3, "imatrix": 1, "variant": 2, "assay": 3, "report": 1, "kernel": 2,
-    "kernel_assay": 1, "release": 1,
-}  # fmt: skip
+# For steps that need a server of others: half a minute at first, four minutes in the end.
+PATIENCE: Final = dg.RetryPolicy(
+    max_retries=4, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+)
+# Runs that one build is made of carry the first one's id under this tag.
+BUILD_TAG: Final = "quantmint/build"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One model's line: its recipe, and the folder that its relative paths start from."""
+    """One model's line: its recipe, and the folder that its relative paths start from.
+
+    `file` is the model file, where there is one.
+    """
 
     recipe: Recipe
     base: Path
+    file: Path | None = None
 
     @property
     def group(self) -> str:
@@ -88,18 +88,24 @@ def kernel_key(kernel: Kernel) -> dg.AssetKey:
     return dg.AssetKey(["kernels", kernel.name])
 
 
-def version(stage: str, *parts: object) -> str:
-    """Return a code version: it changes with the stage's own number and with `parts`."""
-    return digest_of([stage, STAGE_VERSIONS[stage], *parts])[:16]
-
-
 @contextmanager
 def explained() -> Iterator[None]:
-    """Show our errors on the run page as they are; retrying would not mend them."""
+    """Show our errors on the run page as they are; try again, as a service, what time may mend.
+
+    At a keyboard nothing is tried again: the message is there at once. A step of a killed run
+    ends with it.
+    """
+    end_with_parent()
     try:
         yield
     except QuantmintError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        again = error.retryable and is_step()
+        raise dg.Failure(description=str(error), allow_retries=again) from error
+    except (dg.Failure, dg.RetryRequested):
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        raise dg.Failure(description=said, allow_retries=False) from error
 
 
 def reporter(context: dg.AssetExecutionContext) -> Callable[[str], None]:
@@ -127,8 +133,13 @@ def record(
     mint: Mint, line: Line, context: dg.AssetExecutionContext, entry: tracking.Entry
 ) -> dict[str, Any]:
     """Log to the build's MLflow run; return the link to it as metadata."""
-    tracked = tracking.record(mint.home, line.recipe.model, context.run.run_id, entry)
+    tracked = tracking.record(mint.home, line.recipe.model, build_of(context), entry)
     return {"mlflow_run": dg.MetadataValue.url(tracked.url)} if tracked else {}
+
+
+def build_of(context: dg.AssetExecutionContext) -> str:
+    """Return the id of the build that a run is part of: its first run's."""
+    return context.run.tags.get(BUILD_TAG, context.run.run_id)
 
 
 def logs(mint: Mint, line: Line) -> dict[str, Any]:

@@ -15,15 +15,16 @@ from quantmint.assets.graph.imatrix import LEAF
 from quantmint.assets.graph.kernels import assay_key
 from quantmint.assets.graph.line import (
     OWNERS,
+    PATIENCE,
     Line,
-    Result,
+    build_of,
     bundle_of,
     explained,
     kernel_key,
     last_metadata,
     reporter,
-    version,
 )
+from quantmint.assets.graph.made_with import Result, finished, made_with
 from quantmint.assets.graph.source import source_before
 from quantmint.assets.kernel_assay import KernelAssay
 from quantmint.assets.mint import Mint, open_mint
@@ -57,9 +58,13 @@ def release_asset(line: Line, terms: Terms) -> dg.AssetsDefinition:
     """Return the asset that publishes what passed, and nothing else."""
     recipe = line.recipe
     where = terms.hub or f"file:{terms.path}"
+    key = line.key(RELEASE)
+    made = made_with(
+        RELEASE, gates=recipe.gates.model_dump(), release=terms.model_dump(mode="json")
+    )
 
     @dg.asset(
-        key=line.key(RELEASE),
+        key=key,
         deps=[
             *(line.key(variant) for variant in recipe.variants),
             *(line.on(variant, k) for variant in recipe.variants for k in line.kernels),
@@ -67,22 +72,22 @@ def release_asset(line: Line, terms: Terms) -> dg.AssetsDefinition:
         group_name=line.group,
         description=f"What passed, signed and published to `{where}`. Records are read and judged "
         "again: a variant counts only if exactly its bytes were tested.",
-        code_version=version(RELEASE, recipe.gates.model_dump(), terms.model_dump(mode="json")),
+        code_version=made.version,
+        metadata=made.metadata,
         kinds={"huggingface", "signed"} if terms.hub else {"file", "signed"},
         owners=OWNERS,
         pool="network",
+        retry_policy=PATIENCE,
     )
     def published(context: dg.AssetExecutionContext, config: ReleaseConfig) -> Result:
         with explained():
             mint = open_mint(reporter(context))
-            inputs = read_inputs(context.instance, line, terms, mint, run=context.run.run_id)
+            inputs = read_inputs(context.instance, line, terms, mint, run=build_of(context))
             target = open_target(config.to or terms.target(line.base), report=mint.report)
             done = release(mint, inputs, target, Asked(private=config.private))
             tracked = track(mint, done)
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(done.manifest_blob.sha256),
-            metadata=release_metadata(done, tracked=tracked),
-        )
+        shown = release_metadata(done, tracked=tracked)
+        return finished(context, key, done.manifest_blob.sha256, shown)
 
     return published
 

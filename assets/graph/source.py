@@ -6,45 +6,45 @@ from typing import Any
 
 import dagster as dg
 
-from quantmint.assets.graph.line import (
-    OWNERS,
-    Line,
-    Result,
-    explained,
-    record,
-    reporter,
-    upstream,
-    version,
-)
-from quantmint.assets.mint import Mint, open_mint
+from quantmint.assets.graph.line import OWNERS, PATIENCE, Line, explained, record, upstream
+from quantmint.assets.graph.made_with import Result, finished, made_with
+from quantmint.assets.graph.order import Order
+from quantmint.assets.graph.upstream import UPSTREAM, look_metadata, see_in_step
+from quantmint.assets.mint import Mint
 from quantmint.assets.report.graph import source_entry, source_metadata
-from quantmint.assets.source import SourceWeights, fetch_source, fingerprint
+from quantmint.assets.source import SourceWeights, fetch_source
+from quantmint.assets.upstream import look_at_source
 
 
 def source_asset(line: Line) -> dg.AssetsDefinition:
     """Return the asset that brings a model's source into the store."""
     recipe = line.recipe
     source = recipe.source
+    key = line.key("source_weights")
+    made = made_with("source", source=source.model_dump(mode="json"), family=recipe.family)
 
     @dg.asset(
-        key=line.key("source_weights"),
+        key=key,
+        deps=[line.key(UPSTREAM)],
         group_name=line.group,
         description=f"The weights of {recipe.title} as their author published them: "
         f"`{source.model_dump(mode='json', exclude_defaults=True)}`.",
-        code_version=version("source", source.model_dump(mode="json"), recipe.family),
+        code_version=made.version,
+        metadata=made.metadata,
         kinds={"huggingface"} if source.hub else {"file"},
         owners=OWNERS,
         pool="network",
+        retry_policy=PATIENCE,
     )
-    def source_weights(context: dg.AssetExecutionContext) -> Result:
+    def source_weights(context: dg.AssetExecutionContext, order: Order) -> Result:
         with explained():
-            mint = open_mint(reporter(context))
-            found = fetch_source(mint, recipe, line.base)
+            mint = order.mint(context)
+            seen = look_at_source(recipe, line.base)
+            see_in_step(context, line.key(UPSTREAM), seen)
+            found = fetch_source(mint, recipe, line.base, commit=seen.commit)
             tracked = record(mint, line, context, source_entry(recipe, found))
-        metadata = source_metadata(found) | {"fingerprint": fingerprint(recipe, line.base)}
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(found.blob.sha256), metadata=metadata | tracked
-        )
+        metadata = source_metadata(found) | look_metadata(seen) | tracked
+        return finished(context, key, found.blob.sha256, metadata)
 
     return source_weights
 

@@ -10,17 +10,16 @@ from quantmint.assets.graph.imatrix import LEAF, imatrix_record
 from quantmint.assets.graph.line import (
     OWNERS,
     Line,
-    Result,
     bundle_of,
     check_result,
     explained,
     kernel_key,
     logs,
     record,
-    reporter,
-    version,
 )
-from quantmint.assets.mint import open_mint
+from quantmint.assets.graph.made_with import Result, finished, made_with
+from quantmint.assets.graph.order import Order
+from quantmint.assets.mint import Mint
 from quantmint.assets.planned import HEADER, check_header
 from quantmint.assets.report.graph import variant_entry, variant_metadata
 from quantmint.assets.variants import strike_variants
@@ -30,13 +29,16 @@ def variant_assets(line: Line) -> dg.AssetsDefinition:
     """Return all variants of a model: one step, since one pass makes any subset of them."""
     recipe = line.recipe
     inputs = [line.key("fp16_gguf"), *([line.key(LEAF)] if recipe.imatrix else [])]
+    gates = {"max_fallback_tensors": recipe.gates.max_fallback_tensors}
+    made_of = {v: made_with("variant", variant=v, gates=gates) for v in recipe.variants}
     specs = [
         dg.AssetSpec(
             line.key(variant),
             deps=[*inputs, kernel_key(line.kernel)],
             group_name=line.group,
             description=f"`{recipe.file_name(variant)}`: {recipe.title} quantized to {variant}.",
-            code_version=version("variant", variant, recipe.gates.max_fallback_tensors),
+            code_version=made_of[variant].version,
+            metadata=made_of[variant].metadata,
             skippable=True,
             kinds={"gguf", "quantized"},
             tags={"quantmint/variant": variant},
@@ -62,19 +64,19 @@ def variant_assets(line: Line) -> dg.AssetsDefinition:
         can_subset=True,
         pool="cpu",
     )
-    def variants(context: dg.AssetExecutionContext) -> Iterator[Result]:
-        wanted = [v for v in recipe.variants if line.key(v) in context.selected_asset_keys]
+    def variants(context: dg.AssetExecutionContext, order: Order) -> Iterator[Result]:
+        chosen = [v for v in recipe.variants if line.key(v) in context.selected_asset_keys]
         with explained():
-            yield from _strike(context, line, wanted)
+            wanted = [v for v in chosen if order.wants_variant(line, v)]
+            yield from _strike(context, line, order.mint(context), wanted)
 
     return variants
 
 
 def _strike(
-    context: dg.AssetExecutionContext, line: Line, wanted: Sequence[str]
+    context: dg.AssetExecutionContext, line: Line, mint: Mint, wanted: Sequence[str]
 ) -> Iterator[Result]:
     recipe = line.recipe
-    mint = open_mint(reporter(context))
     bundle = bundle_of(mint, line.kernel)
     fp16 = fp16_record(context, line, mint, bundle)
     matrix = imatrix_record(context, line, mint)
@@ -84,9 +86,5 @@ def _strike(
         mint.report(f"{struck.variant}: {verdict.check} {word}: {verdict.reason}")
         tracked = record(mint, line, context, variant_entry(struck, verdict))
         key, path = line.key(struck.variant), mint.store.path(struck.blob.sha256)
-        yield dg.MaterializeResult(
-            asset_key=key,
-            data_version=dg.DataVersion(struck.blob.sha256),
-            metadata=variant_metadata(struck, path) | logs(mint, line) | tracked,
-            check_results=[check_result(key, verdict)],
-        )
+        shown = variant_metadata(struck, path) | logs(mint, line) | tracked
+        yield finished(context, key, struck.blob.sha256, shown, [check_result(key, verdict)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,8 +12,8 @@ from quantmint.assets.mint import Mint
 from quantmint.assets.recipe import TextFile
 from quantmint.assets.sources import hub
 from quantmint.assets.sources.gguf_file import package_file
-from quantmint.errors import SourceError, UserError
-from quantmint.files import human_bytes
+from quantmint.errors import QuantmintError, SourceError, UserError
+from quantmint.files import human_bytes, sha256_of
 from quantmint.registry.store import Blob
 
 SIZE_LIMIT = 64 << 20
@@ -53,6 +54,26 @@ def bring_text(mint: Mint, named: str | TextFile, base: Path, role: Role) -> Tex
     path, origin = _local(named, base, role)
     _check(path, origin)
     return Text(mint.store.put(path), origin, role)
+
+
+@functools.cache
+def _embedded_digest(role: Role) -> str:
+    return sha256_of(embedded_text(role))
+
+
+def text_digest(named: str | TextFile, base: Path, role: Role) -> str:
+    """Return the digest of a text at hand, or why there is none: for code versions.
+
+    One on the Hub is an upstream of its own: see `quantmint.assets.upstream`.
+    """
+    if isinstance(named, TextFile) and named.hub is not None:
+        return "on the Hub"
+    if named == "default":
+        return _embedded_digest(role)
+    try:
+        return sha256_of(_local(named, base, role)[0])
+    except (QuantmintError, OSError):
+        return "missing"
 
 
 def _local(named: str | TextFile, base: Path, role: Role) -> tuple[Path, str]:

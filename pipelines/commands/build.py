@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 @click.option(
     "-v", "--variant", "variants", multiple=True, help="Only this variant; may stand repeatedly."
 )
-@click.option("--refresh", is_flag=True, help="Look at the upstream again.")
+@click.option("--refresh", is_flag=True, help="Look at the Hub again.")
+@click.option("--force", is_flag=True, help="Do all work again, whatever was made before.")
 @click.option(
     "--accept-measurements",
     "accept",
@@ -34,7 +35,13 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result for programs.")
 def build(
-    model: str, variants: tuple[str, ...], refresh: bool, accept: bool, as_json: bool
+    *,
+    model: str,
+    variants: tuple[str, ...],
+    refresh: bool,
+    force: bool,
+    accept: bool,
+    as_json: bool,
 ) -> None:
     """Build and test a model's variants.
 
@@ -44,9 +51,10 @@ def build(
     started = time.monotonic()
     found = find_model(model)
     progress = show_progress()
-    from quantmint.pipelines.build import build_model
+    from quantmint.pipelines.build import Wish, build_model
 
-    built = build_model(found, variants=variants, refresh=refresh, accept=accept)
+    wish = Wish(variants=variants, refresh=refresh, force=force, accept=accept)
+    built = build_model(found, wish)
     seconds = time.monotonic() - started
     if as_json:
         rows = [

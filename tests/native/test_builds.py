@@ -18,7 +18,7 @@ from helpers import run_in
 from quantmint.errors import BuildError, UserError
 from quantmint.files import sha256_of
 from quantmint.home import Home
-from quantmint.native.build import Bundle, build_all_cpu, kernel_identity
+from quantmint.native.build import Bundle, build_all_cpu, made_from
 from quantmint.native.building import codemodel
 from quantmint.native.building.ninja import compile_targets, seconds_by_target
 from quantmint.native.building.options import tree_options
@@ -112,14 +112,16 @@ def test_what_a_kernel_is_made_from_decides(
 def test_another_compiler_makes_another_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usual = kernel_identity(host_kernel())
-    assert usual == kernel_identity(host_kernel())
-    assert usual != kernel_identity(next(k for k in matrix() if k.name != host_kernel().name))
+    best, another = host_kernel(), next(k for k in matrix() if k.name != host_kernel().name)
+    usual = made_from([best, another])
+    assert usual == made_from([best, another])
+    assert usual[best.name] != usual[another.name]
     other = tmp_path / "c++"
     other.write_text("#!/bin/sh\n[ $1 = -dumpmachine ] && echo x86_64-other-linux || echo c++ 99\n")
     other.chmod(0o755)
     monkeypatch.setenv("CXX", str(other))
-    assert kernel_identity(host_kernel()) != usual
+    changed = made_from([best])[best.name]
+    assert {name for name, part in changed.items() if part != usual[best.name][name]} == {"compiler"}
 
 
 def test_two_folders_give_the_same_bytes(linked_home: Home, store: Store, bundle: Bundle) -> None:
