@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +16,7 @@ from quantmint.errors import BuildError, IntegrityError, SourceError
 from quantmint.native import tools
 from quantmint.native.build import Bundle, converter_script
 from quantmint.native.pin import current_pin
+from quantmint.quiet import heavy
 from quantmint.registry import gguf
 from quantmint.registry.actions import Action, Outcome, perform
 from quantmint.registry.store import Blob
@@ -35,8 +37,12 @@ class Converted:
 
 def converter_identity() -> dict[str, str]:
     """Return what the converter's output depends on: the pin, and the packages it imports."""
-    versions = {name: metadata.version(name) for name in CONVERTER_PACKAGES}
-    return {"llama.cpp": current_pin().sha256, **versions}
+    return {"llama.cpp": current_pin().sha256, **_package_versions()}
+
+
+@functools.cache
+def _package_versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in CONVERTER_PACKAGES}
 
 
 def checkpoint_name(recipe: Recipe) -> str:
@@ -87,7 +93,8 @@ def _convert(
         target = stage / "fp16.gguf"
         log = mint.log(recipe.model, "convert")
         try:
-            tools.convert(script, folder, target, name=name, report=mint.report, log=log)
+            with heavy(mint.home, mint.report):
+                tools.convert(script, folder, target, name=name, report=mint.report, log=log)
         except BuildError as error:
             raise _tokenizer_unknown(error) or error from None
         if not gguf.read(target).tensors:  # without weights the converter writes a vocabulary
@@ -117,6 +124,7 @@ def _dequantize(mint: Mint, recipe: Recipe, source: SourceWeights, bundle: Bundl
             requantize=True,
         )
         log = mint.log(recipe.model, "dequantize")
-        tools.quantize(bundle, job, report=mint.report, log=log)
+        with heavy(mint.home, mint.report):
+            tools.quantize(bundle, job, report=mint.report, log=log)
         gguf.read(job.target)
         return Outcome(outputs={"fp16": mint.store.adopt(job.target)})

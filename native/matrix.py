@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -32,6 +32,7 @@ def _compiled(pattern: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(_compiled)]
+MATRIX_FILE: Final = Path(__file__).with_name("kernels.yaml")
 
 
 class _Row(BaseModel):
@@ -172,8 +173,7 @@ def needs_of(kernel: Kernel, *, build: bool = True) -> list[str]:
 @cache
 def load_matrix() -> Matrix:
     """Return the whole of native/kernels.yaml."""
-    path = Path(__file__).with_name("kernels.yaml")
-    return Matrix.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return Matrix.model_validate(yaml.safe_load(MATRIX_FILE.read_text(encoding="utf-8")))
 
 
 def matrix() -> tuple[Kernel, ...]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import dagster as dg
 
+from quantmint.assets.assay import record as assay_record
 from quantmint.assets.conversion.checks import CHECKS
-from quantmint.assets.graph.assay import REPORT, checks_on, needs_reference
+from quantmint.assets.graph.assay import REPORT, needs_reference
 from quantmint.assets.graph.line import BUILD_TAG, Line, kernel_key
 from quantmint.assets.graph.upstream import look_at, report_pin, report_seen
 from quantmint.assets.regression import accept_records
@@ -18,7 +19,7 @@ from quantmint.assets.upstream import Seen
 from quantmint.errors import UserError, nearest
 from quantmint.home import Home, find_home
 from quantmint.native.kernels import reference_kernel
-from quantmint.pipelines.definitions import build_definitions, line_of
+from quantmint.pipelines.assembly import build_definitions, line_of
 from quantmint.pipelines.instance import open_instance
 from quantmint.pipelines.reaper import reap
 from quantmint.pipelines.running import CheckRefused, run_assets
@@ -98,9 +99,9 @@ def build_model(model: Model, wish: Wish = WHOLE) -> Built:
                 run = run_assets(defs, instance, list(now), force=wish.force, tags=tags)
             except CheckRefused as error:  # the checks' own reasons are in the table of variants
                 said = _fp16_said(instance, line) or str(error)
-                return Built(made, _rows(instance, line, wanted), said)
+                return Built(made, _rows(instance, store, line, wanted), said)
             tags = tags or {BUILD_TAG: run}
-        rows = _rows(instance, line, wanted)
+        rows = _rows(instance, store, line, wanted)
         restore_links(home, store, line, rows)
         return Built(made, rows, "")
 
@@ -188,50 +189,46 @@ def restore_links(home: Home, store: Store, line: Line, rows: Sequence[VariantRo
 
 
 def _rows(
-    instance: dg.DagsterInstance, line: Line, wanted: set[dg.AssetKey]
+    instance: dg.DagsterInstance, store: Store, line: Line, wanted: set[dg.AssetKey]
 ) -> tuple[VariantRow, ...]:
     keys = [key for key in wanted if key.path[0] == line.recipe.model]
-    last: Mapping[dg.AssetKey, Last] = last_of(instance, keys)
+    last = last_of(instance, keys)
     rows = []
     for variant in line.recipe.variants:
         made, measured = last.get(line.key(variant)), last.get(line.on(variant, line.kernel))
         if made is not None and measured is not None:
             metadata = {**measured.metadata, **made.metadata}
-            rows.append(VariantRow(variant, metadata, _failed(instance, line, variant)))
+            rows.append(VariantRow(variant, metadata, tuple(_failed(store, line, variant, last))))
     return tuple(rows)
 
 
-def _failed(instance: dg.DagsterInstance, line: Line, variant: str) -> tuple[str, ...]:
-    """Return `check: reason` of every check that the latest bytes of a variant did not pass."""
-    said = []
+def _failed(
+    store: Store, line: Line, variant: str, last: Mapping[dg.AssetKey, Last]
+) -> Iterator[str]:
+    """Yield `check: reason` of every check that the bytes at hand did not pass."""
+    bytes_at_hand = str(last[line.key(variant)].metadata["sha256"])
     for kernel in line.kernels:
-        for name in checks_on(line, kernel):
-            found = latest_check(instance, line.on(variant, kernel), name)
-            if found is not None and _refuses(found):
-                on = "" if kernel.name == line.kernel.name else f" on {kernel.name}"
-                said.append(f"{name}{on}: {found.description}")
-    return tuple(said)
+        made = last.get(line.on(variant, kernel))
+        if made is None:
+            continue  # it was not asked for, or something before it failed
+        on = "" if kernel.name == line.kernel.name else f" on {kernel.name}"
+        record = assay_record.load(store, store.find(str(made.metadata["sha256"])))
+        if record.digests["gguf"] != bytes_at_hand:
+            yield f"untested{on}: it was made anew, and the assay did not get that far"
+        else:
+            yield from (f"{v.check}{on}: {v.reason}" for v in record.verdicts if v.refuses)
 
 
 def _fp16_said(instance: dg.DagsterInstance, line: Line) -> str:
     """Return why the FP16 file was refused, or an empty string if it was not."""
     said = []
     for name in CHECKS:
-        found = latest_check(instance, line.key("fp16_gguf"), name)
-        if found is not None and _refuses(found):
-            said.append(f"{name}: {found.description}")
+        key = dg.AssetCheckKey(line.key("fp16_gguf"), name)
+        found = instance.get_latest_asset_check_evaluation_record(key)
+        event = found.event.dagster_event if found is not None and found.event is not None else None
+        if event is None or event.event_type is not dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            continue  # it never ran, or the run was killed before
+        checked = event.asset_check_evaluation_data
+        if not checked.passed and checked.severity is dg.AssetCheckSeverity.ERROR:
+            said.append(f"{name}: {checked.description}")  # one that could not be made warns
     return "; ".join(said)
-
-
-def _refuses(found: dg.AssetCheckEvaluation) -> bool:
-    """A check that could not be made warns."""
-    return not found.passed and found.severity is dg.AssetCheckSeverity.ERROR
-
-
-def latest_check(
-    instance: dg.DagsterInstance, key: dg.AssetKey, name: str
-) -> dg.AssetCheckEvaluation | None:
-    """Return what a check said last, or None if it never ran."""
-    record = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(key, name))
-    event = record.event.dagster_event if record is not None and record.event is not None else None
-    return event.asset_check_evaluation_data if event is not None else None

@@ -17,8 +17,8 @@ from quantmint.errors import QuantmintError
 from quantmint.files import existing_parent
 from quantmint.home import find_home
 from quantmint.native.ftypes import ftype
+from quantmint.pipelines.assembly import build_definitions, line_of
 from quantmint.pipelines.build import wanted_keys
-from quantmint.pipelines.definitions import build_definitions, line_of
 from quantmint.pipelines.instance import open_instance
 from quantmint.pipelines.spec import Model
 from quantmint.pipelines.stale import Reason, stale

@@ -15,11 +15,11 @@ from quantmint.assets.graph.upstream import as_look, look_at
 from quantmint.assets.mint import Mint, open_mint
 from quantmint.assets.release.publishing import Asked, Released, release
 from quantmint.assets.release.terms import FILE, Terms
-from quantmint.assets.release.withdrawing import withdraw
+from quantmint.assets.release.withdrawing import Withdrawal, withdraw
 from quantmint.errors import BugError, UserError
 from quantmint.home import find_home
+from quantmint.pipelines.assembly import build_definitions, line_of
 from quantmint.pipelines.build import wanted_keys
-from quantmint.pipelines.definitions import build_definitions, line_of
 from quantmint.pipelines.instance import open_instance
 from quantmint.pipelines.reaper import reap
 from quantmint.pipelines.running import CheckRefused, run_assets
@@ -107,18 +107,17 @@ def rehearse(model: Model, order: Order) -> Released:
     return release(mint, inputs, target, Asked(private=order.private, dry_run=True))
 
 
-def yank_release(model: Model, order: Order, *, number: int, reason: str) -> Published:
+def yank_release(model: Model, order: Order, withdrawal: Withdrawal) -> Published:
     """Withdraw a release of the model.
 
     Raises:
-        UserError: there is no such release, or no reason.
+        UserError: there is no such release or variant, or no reason.
         RegistryError: the registry refused or failed.
     """
     assert model.spec.release is not None
     mint = _mint()
     target = _target(mint, place_of(model, order))
-    terms = model.spec.release
-    return withdraw(mint, model.spec.model, terms, target, number=number, reason=reason)
+    return withdraw(mint, model.spec, model.spec.release, target, order=withdrawal)
 
 
 def refuse_stale(

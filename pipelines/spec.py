@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import yaml
-from pydantic import BaseModel, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from quantmint import names
 from quantmint.assets.recipe import Recipe, Strict
@@ -24,16 +24,35 @@ _NO_YAML: Final = (
 )  # fmt: skip
 
 
-class Refresh(Strict):
-    """When upstream is looked at: five cron fields, in UTC."""
+# Minute, hour, day of the month, month, day of the week: the numbers that each may hold.
+_CRON_FIELDS: Final = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+_CRON_PART: Final = re.compile(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/([1-9]\d?))?")
+_LONGEST_MONTH: Final = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
-    cron: str
+
+class Refresh(Strict):
+    """When upstream is looked at: five cron fields of numbers, in UTC."""
+
+    cron: Annotated[str, Field(max_length=100)]
 
     @field_validator("cron")
     @classmethod
-    def _five_fields(cls, value: str) -> str:
-        if len(value.split()) != 5:
+    def _fires(cls, value: str) -> str:
+        fields = value.split()
+        if len(fields) != len(_CRON_FIELDS):
             raise ValueError(f"{value!r} is no cron line of five fields")
+        for field, (least, most) in zip(fields, _CRON_FIELDS, strict=True):
+            for part in field.split(","):
+                found = _CRON_PART.fullmatch(part)
+                ends = [int(n) for n in found.groups()[:2] if n] if found else []
+                if not found or ends != sorted(ends) or any(not least <= n <= most for n in ends):
+                    raise ValueError(
+                        f"{part!r} of {value!r} is no cron field between {least} and {most}"
+                    )
+        _, _, day, month, weekday = fields
+        is_date = day.isdigit() and month.isdigit() and weekday == "*"
+        if is_date and int(day) > _LONGEST_MONTH[int(month) - 1]:
+            raise ValueError(f"{value!r} names a day that never comes")
         return value
 
 
@@ -89,10 +108,16 @@ def find_model(named: str) -> Model:
     return load_model(files[named])
 
 
-def load_all() -> Iterator[Model]:
-    """Yield every model that has a file, in order of name."""
+def load_all() -> tuple[list[Model], dict[Path, str]]:
+    """Return every model that has a file, in order of name; and why a file can't be read."""
+    models: list[Model] = []
+    unreadable: dict[Path, str] = {}
     for path in shipped().values():
-        yield load_model(path)
+        try:
+            models.append(load_model(path))
+        except UserError as error:
+            unreadable[path] = str(error)
+    return models, unreadable
 
 
 def load_model(path: Path) -> Model:

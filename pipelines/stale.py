@@ -15,9 +15,9 @@ from quantmint.pipelines.reasons import changed_arguments, changed_input, change
 from quantmint.registry.store import Store
 from quantmint.registry.trees import load_tree, tree_is_whole
 
-_CODE = "dagster/code_version"
-_DATA = "dagster/data_version"
-_INPUT = "dagster/input_data_version/"
+CODE_TAG = "dagster/code_version"
+DATA_TAG = "dagster/data_version"
+INPUT_TAG = "dagster/input_data_version/"
 SOURCE = "source_weights"
 
 
@@ -96,7 +96,7 @@ class _Judge:
         if key not in self.last:
             return Reason("never built")
         node, made = self.graph.get(key), self.last[key]
-        if node.code_version is None or made.tags.get(_CODE) == node.code_version:
+        if node.code_version is None or made.tags.get(CODE_TAG) == node.code_version:
             return None
         now = node.metadata.get(MADE_WITH)
         said = changed_arguments(made.metadata.get(MADE_WITH), now.value if now else {})
@@ -115,14 +115,14 @@ class _Judge:
             elif parent in self.out and self.out[parent].spreads:
                 perhaps = perhaps or Reason(f"{name} is out of date", certain=False)
             elif parent in self.last and parent.path[-1] != UPSTREAM:
-                before, now = made.tags.get(_INPUT + name), self.last[parent].tags.get(_DATA)
+                before, now = made.tags.get(INPUT_TAG + name), self.last[parent].tags.get(DATA_TAG)
                 if before != now:
                     return Reason(changed_input(self.store, name, before, now))
         return perhaps or self._gone_input(key)
 
     def _gone_input(self, key: dg.AssetKey) -> Reason | None:
         parents = {parent.to_user_string() for parent in self.graph.get(key).parent_keys}
-        inputs = {t.removeprefix(_INPUT) for t in self.last[key].tags if t.startswith(_INPUT)}
+        inputs = {t.removeprefix(INPUT_TAG) for t in self.last[key].tags if t.startswith(INPUT_TAG)}
         gone = sorted(inputs - parents)
         return Reason(f"{gone[0]} is no input of it any more") if gone else None
 

@@ -28,6 +28,17 @@ from quantmint.native.kernels import (
     system_name,
 )
 
+_WHEN = dg.AutomationCondition
+# What was built once is built again when what it is made of changes; what never was stays unbuilt.
+REBUILD = (
+    (_WHEN.code_version_changed() | _WHEN.any_deps_match(_WHEN.data_version_changed())).since(
+        _WHEN.newly_requested() | _WHEN.newly_updated()
+    )
+    & ~_WHEN.missing()
+    & ~_WHEN.any_deps_in_progress()
+    & ~_WHEN.in_progress()
+).with_label("made of something else than now")
+
 
 def kernel_assets() -> dg.AssetsDefinition:
     """Return every kernel of this kind of machine, as one step that can make any of them."""
@@ -64,6 +75,7 @@ def _spec(kernel: Kernel, parts: Mapping[str, object]) -> dg.AssetSpec:
         code_version=made.version,
         skippable=True,
         kinds={"cplusplus", "cmake", "ninja"},
+        automation_condition=REBUILD,
         tags={"quantmint/kernel": kernel.name, "quantmint/kind": kernel.kind},
         owners=OWNERS,
         metadata={
@@ -130,6 +142,7 @@ def _assay_spec(kernel: Kernel, reference: Kernel) -> dg.AssetSpec:
         metadata=made.metadata,
         skippable=True,
         kinds={"gguf", "assay"},
+        automation_condition=REBUILD,
         tags={"quantmint/kernel": kernel.name},
         owners=OWNERS,
     )

@@ -35,6 +35,8 @@ PATIENCE: Final = dg.RetryPolicy(
 )
 # Runs that one build is made of carry the first one's id under this tag.
 BUILD_TAG: Final = "quantmint/build"
+# The model that a run is about.
+MODEL_TAG: Final = "quantmint/model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,14 @@ class Line:
     file: Path | None = None
 
     @property
+    def identifier(self) -> str:
+        """The model's name as Dagster takes it for groups, jobs and steps."""
+        return self.recipe.model.replace("-", "_").replace(".", "_")
+
+    @property
     def group(self) -> str:
         """The group in Dagster's graph."""
-        return "models/" + self.recipe.model.replace("-", "_").replace(".", "_")
+        return f"models/{self.identifier}"
 
     def key(self, leaf: str) -> dg.AssetKey:
         """Return the asset key of one artifact of this model."""

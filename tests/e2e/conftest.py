@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from changing import Changing, make_changing
 from helpers import Ran, run_in, seed
+from hub import Hub
 from quantmint.home import Home
 from quantmint.native.build import Bundle
 
@@ -24,3 +27,13 @@ def nano(
 def nano_file(nano: tuple[Home, Ran]) -> Path:
     """The folder of the built variants."""
     return nano[0].models / "phi-3-nano"
+
+
+@pytest.fixture(scope="session")
+def changing(
+    tmp_path_factory: pytest.TempPathFactory, built_home: Home, bundle: Bundle
+) -> Iterator[Changing]:
+    """A model whose upstream can be changed; each test begins with building it."""
+    folder = tmp_path_factory.mktemp("changing")
+    with Hub() as hub:
+        yield make_changing(folder, seed(Home(folder / "home"), built_home), hub)

@@ -7,85 +7,19 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from helpers import ROOT, Ran, run_in, seed
-from hub import Hub
-from quantmint.home import Home
-from quantmint.native.build import Bundle
+from changing import WORDS, Changing
 from quantmint.native.kernels import host_kernel
 from quantmint.registry.store import Store
 
 pytestmark = pytest.mark.e2e
 
 KERNEL = host_kernel().name
-MODEL = """\
-model: mini
-title: Mini
-source: {hub: org/mini}
-imatrix: {text: calibration.txt, chunks: 4, context: 128}
-variants: [Q8_0, Q4_K_M]
-assay: {text: assay.txt, contexts: [128], chunks: 4, tasks: false}
-"""
-WORDS = "Return the sum of all numbers in the list. If the list is empty, return zero.\n"
-
-
-@dataclass
-class Place:
-    """A model, its upstream on a Hub of the test's own, and a home with the kernel built."""
-
-    home: Home
-    hub: Hub
-    checkpoint: Path
-    folder: Path
-
-    def run(self, *words: str | Path, **env: str) -> Ran:
-        env = {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.folder / "hf"),
-               "HF_HUB_DISABLE_XET": "1", "QUANTMINT_TRACKING": "off", **env}  # fmt: skip
-        return run_in(self.home, *words, **env)
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "mini.yaml"
-
-    def build(self) -> dict[str, Any]:
-        ran = self.run("build", self.file, "--refresh", "--json")
-        assert ran.code == 0, ran.err
-        found: dict[str, Any] = json.loads(ran.out)
-        return found
-
-    def commit(self) -> None:
-        self.hub.repos["org/mini"].commit(self.checkpoint)
-
-    def edit(self, before: str, after: str) -> None:
-        text = self.file.read_text()
-        assert before in text
-        self.file.write_text(text.replace(before, after))
-
-
-@pytest.fixture(scope="module")
-def place(
-    tmp_path_factory: pytest.TempPathFactory, built_home: Home, bundle: Bundle
-) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("changes")
-    checkpoint = folder / "checkpoint"
-    shutil.copytree(ROOT / "assets" / "embedded" / "phi-3-nano", checkpoint)
-    for role in ("calibration", "assay"):
-        words = [WORDS.replace("list", f"list {role} {at}") for at in range(120)]
-        (folder / f"{role}.txt").write_text("".join(words))
-    with Hub(tokens=()) as hub:
-        hub.add("org/mini")
-        found = Place(seed(Home(folder / "home"), built_home), hub, checkpoint, folder)
-        found.commit()
-        found.file.write_text(MODEL)
-        yield found
-
 
 # Names of assets without the model; `_on` stands for the kernel.
 SOURCE, FP16, MATRIX, REPORT = "source_weights", "fp16_gguf", "imatrix", "report"
@@ -99,38 +33,38 @@ class Change:
     """One change, what is made because of it, and a reason that is given for one of them."""
 
     name: str
-    do: Callable[[Place], object]
+    do: Callable[[Changing], object]
     made: set[str]
     of: str = ""
     says: str = ""
 
 
-def rewrite(name: str, change: Callable[[str], str]) -> Callable[[Place], object]:
+def rewrite(name: str, change: Callable[[str], str]) -> Callable[[Changing], object]:
     """Return what changes one text file of the checkpoint, and commits."""
 
-    def do(place: Place) -> None:
-        path = place.checkpoint / name
+    def do(changing: Changing) -> None:
+        path = changing.checkpoint / name
         path.write_text(change(path.read_text() if path.exists() else ""))
-        place.commit()
+        changing.commit()
 
     return do
 
 
-def other_weights(place: Place) -> None:
-    path = place.checkpoint / "model.safetensors"
+def other_weights(changing: Changing) -> None:
+    path = changing.checkpoint / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 0x01  # one bit of the last weight
     path.write_bytes(data)
-    place.commit()
+    changing.commit()
 
 
-def lose_variant(place: Place) -> None:
-    known = json.loads(place.run("build", place.file, "--json").out)
+def lose_variant(changing: Changing) -> None:
+    known = json.loads(changing.run("build", changing.file, "--json").out)
     row = next(row for row in known["variants"] if row["variant"] == "Q4_K_M")
-    Store(place.home.store).path(row["sha256"]).unlink()
+    Store(changing.home.store).path(row["sha256"]).unlink()
 
 
-def nothing(_: Place) -> None:
+def nothing(_: Changing) -> None:
     """The same again."""
 
 
@@ -145,9 +79,9 @@ CHANGES = (
     Change("first build", nothing, {SOURCE, FP16, MATRIX} | REST, SOURCE, "never built"),
     Change("nothing", nothing, set()),
     Change("README upstream", rewrite("README.md", lambda _: "Read me."), set()),
-    Change("generation config upstream, which is not in the file",
+    Change("generation config upstream, of no use to llama.cpp",
            rewrite("generation_config.json", lambda _: '{"max_new_tokens": 77}'), {SOURCE, FP16},
-           SOURCE, r"upstream changed: generation_config.json( added)? \(commit \w{12} -> \w{12}\)"),
+           SOURCE, r"^upstream changed: generation_config.json \(commit \w{12} -> \w{12}\)$"),
     Change("chat template upstream", rewrite("tokenizer_config.json", template),
            {SOURCE, FP16, MATRIX} | REST, "Q8_0", "fp16_gguf changed: key tokenizer.chat_template"),
     Change("one weight upstream", other_weights, {SOURCE, FP16, MATRIX} | REST,
@@ -166,17 +100,16 @@ CHANGES = (
            {REPORT}, REPORT, "mini/Q2_K_on_.* is no input of it any more"),
     Change("a file lost from the store", lose_variant, {"Q4_K_M"},
            "Q4_K_M", "its bytes are gone from the store"),
-    Change("the model file moved to another line", lambda p: p.edit("title:", "# A comment.\ntitle:"),
-           set()),
+    Change("a comment in the model file", lambda p: p.edit("title:", "# Yes.\ntitle:"), set()),
 )  # fmt: skip
 
 
-def test_each_change_makes_exactly_what_it_changes(place: Place) -> None:
+def test_each_change_makes_exactly_what_it_changes(changing: Changing) -> None:
     wrong = []
     for change in CHANGES:
-        change.do(place)
-        made = place.build()["made"]
-        short = {name.removeprefix("mini/").replace(f"_on_{KERNEL}", "_on"): why
+        change.do(changing)
+        made = changing.build()["made"]
+        short = {name.removeprefix("mini/").rechanging(f"_on_{KERNEL}", "_on"): why
                  for name, why in made.items()}  # fmt: skip
         if change.name == "first build":
             short.pop(f"kernels/{KERNEL}", None)
@@ -188,25 +121,25 @@ def test_each_change_makes_exactly_what_it_changes(place: Place) -> None:
 
 
 def test_another_compiler_would_make_the_kernel_and_perhaps_the_rest(
-    place: Place, tmp_path: Path
+    changing: Changing, tmp_path: Path
 ) -> None:
     other = tmp_path / "c++"
     other.write_text("#!/bin/sh\n[ $1 = -dumpmachine ] && echo x86_64-linux-gnu || echo c++ 99\n")
     other.chmod(0o755)
-    place.build()
-    ran = place.run("plan", place.file, "--json", CXX=str(other))
+    changing.build()
+    ran = changing.run("plan", changing.file, "--json", CXX=str(other))
     steps = {step["asset"]: step["reason"] for step in json.loads(ran.out)["steps"]}
     assert re.fullmatch(r"compiler: \w+ -> \w+", steps[f"kernels/{KERNEL}"])
     assert steps["mini/fp16_gguf"] == f"kernels/{KERNEL} is out of date"
     assert steps["mini/source_weights"] is None
 
 
-def test_a_hub_that_is_away_keeps_nothing_from_being_built(place: Place) -> None:
-    place.build()
+def test_a_hub_that_is_away_keeps_nothing_from_being_built(changing: Changing) -> None:
+    changing.build()
     away = {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    ran = place.run("build", place.file, **away)
+    ran = changing.run("build", changing.file, **away)
     assert ran.code == 0, ran.err
     assert "nothing to build" in ran.out
-    asked = place.run("build", place.file, "--refresh", **away)
+    asked = changing.run("build", changing.file, "--refresh", **away)
     assert asked.code == 3
     assert "can't be reached" in asked.err or "does not answer" in asked.err

@@ -15,77 +15,28 @@ import dagster as dg
 import pytest
 
 from fault_tools import TOKEN
-from helpers import Ran, run_in
+from helpers import Ran
 from hub import Hub
+from minting import Mint
 from publishing import client_env
 from quantmint.assets.graph.line import last_metadata
 from quantmint.files import canonical_json
 from quantmint.home import Home
 from quantmint.native.kernels import host_kernel
 from quantmint.pipelines.instance import open_instance
-from quantmint.pipelines.spec import shipped
-from quantmint.registry.keys import new_trusted_key
 from quantmint.registry.leases import release_all
-from quantmint.registry.linter.run import from_folder, lint
 from quantmint.registry.manifest.release import MANIFEST_FILE
 from quantmint.registry.refs import read_ref
-from quantmint.registry.signing.folder import verify_folder
-from quantmint.registry.signing.release import Expect, Verified
 from quantmint.registry.store import Store
-from quantmint.registry.trust_root import TrustRoot
 
 pytestmark = pytest.mark.e2e
 
-TERMS = """
-release:
-  {where}
-  publisher: my-org
-  license: mit
-  base_model: my-org/Phi-3-nano
-"""
 # What the embedded model's Q2_K misses, and all wider variants keep.
 STRICT = """
 gates:
   max_kld: 0.06
 """
 PASSED = ["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M"]
-
-
-class Mint:
-    """A copy of the built home with a key of its own, a model file and a folder registry."""
-
-    def __init__(self, folder: Path, nano: Home) -> None:
-        self.folder, self.home = folder, Home(folder / "home")
-        self.registry = folder / "registry"
-        shutil.copytree(
-            nano.store, self.home.store, copy_function=os.link,
-            ignore=shutil.ignore_patterns("leases", "staging", "trees"),
-        )  # fmt: skip
-        for name in ("dagster", "mlflow", "models"):
-            shutil.copytree(nano.root / name, self.home.root / name)
-        self.home.work.mkdir()
-        for tree in nano.work.glob("llama.cpp-*"):
-            (self.home.work / tree.name).symlink_to(tree.resolve())
-        new_trusted_key(self.home.keys, "release")
-
-    def model(self, where: str = "path: registry", more: str = "") -> Path:
-        """Write a model file: the shipped one with terms of release, and with other gates."""
-        path = self.folder / "phi-3-nano.yaml"
-        text = shipped()["phi-3-nano"].read_text(encoding="utf-8")
-        path.write_text(text + TERMS.format(where=where) + more, encoding="utf-8")
-        return path
-
-    def run(self, *words: str | Path, **env: str) -> Ran:
-        """Run the command line in this home."""
-        return run_in(self.home, *words, OMP_WAIT_POLICY="PASSIVE", **env)
-
-    def verify(self, number: int) -> Verified:
-        """Verify a release of the folder registry, as strictly as can be."""
-        (folder,) = (self.registry / "releases").glob(f"v{number}-*")
-        expect = Expect("phi-3-nano", "my-org", number)
-        policy = TrustRoot(self.home.keys).policy()
-        assert [f for f in lint(from_folder(folder)) if f.severity == "error"] == []
-        return verify_folder(folder, policy, expect=expect, strict=True, deep=True)
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,16 @@ from quantmint.assets.release.changes import changelog, same_content
 from quantmint.assets.release.described import LONGEST, one_line
 from quantmint.assets.release.stops import params_bytes, stop_texts
 from quantmint.assets.release.terms import Terms
-from quantmint.pipelines.definitions import build_definitions
+from quantmint.pipelines.assembly import build_definitions
 from quantmint.pipelines.spec import load_model
 from quantmint.registry.gguf import Gguf
-from quantmint.registry.manifest.release import Manifest, Variant, Withheld
+from quantmint.registry.manifest.release import (
+    OPENSSF_KEY_FILE,
+    Manifest,
+    OtherFile,
+    Variant,
+    Withheld,
+)
 from quantmint.registry.tensors import TensorTable, read_table
 from releases import Release, make_release, write_release
 
@@ -49,7 +55,7 @@ def test_the_asset_is_there_only_where_a_model_file_declares_a_release(tmp_path:
         ({"hub": "a/b", "path": "c", "publisher": "a"}, "exactly one of hub and path"),
         ({"path": "folder"}, "needs `publisher:`"),
         ({"hub": "a/b/c"}, "is no Hub repository"),
-        ({"hub": "a/b", "license": "other"}, "needs license_name and license_link"),
+        ({"hub": "a/b", "license": "other"}, "needs license_name"),
         ({"hub": "a/b", "license_link": "javascript:x"}, "an https address"),
         ({"hub": "a/b", "languages": ["english language"]}, "is no language"),
         ({"hub": "a/b", "publisher": "../x"}, "publisher"),
@@ -150,7 +156,7 @@ def test_the_same_weights_under_another_header(manifest: Manifest, release: Rele
     q8, q4 = manifest.variants
     later = manifest.model_copy(update={"release": 3, "variants": (q8, with_file(q4))})
     lines = changelog(later, manifest, tables_of(release))
-    assert lines[0].endswith("nothing must be downloaded again.")
+    assert lines[0].endswith("only headers changed; no weights must be downloaded again.")
     assert any("Q4_K_M: the same weights with other metadata" in line for line in lines)
     template = later.model_copy(update={"chat_template_sha256": "1" * 64})
     lines = changelog(template, manifest, tables_of(release))
@@ -189,3 +195,18 @@ def test_pictures_and_programs_alone_make_no_release(manifest: Manifest) -> None
     assert same_content(manifest.model_copy(update={"toolchain": tools}), manifest)
     other = manifest.toolchain.model_copy(update={"llama_cpp_commit": "abcdef0"})
     assert not same_content(manifest.model_copy(update={"toolchain": other}), manifest)
+
+
+def test_a_signature_that_is_to_be_added_makes_a_release_and_a_license_does(
+    manifest: Manifest, release: Release
+) -> None:
+    key = OtherFile(path=OPENSSF_KEY_FILE, size=1, sha256="0" * 64, role="key")
+    signed = manifest.model_copy(update={"files": (*manifest.files, key)})
+    assert not same_content(signed, manifest)
+    assert same_content(manifest, signed)  # one that is there already does no harm
+    lines = changelog(signed, manifest, tables_of(release))
+    assert "It is signed for OpenSSF's model-signing as well." in lines
+    text = OtherFile(path="LICENSE", size=1, sha256="0" * 64, role="license")
+    licensed = manifest.model_copy(update={"files": (*manifest.files, text)})
+    assert not same_content(licensed, manifest)
+    assert "The license or its files changed." in changelog(licensed, manifest, tables_of(release))

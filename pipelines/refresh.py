@@ -1,0 +1,154 @@
+"""Scheduled refreshes: look at a model's upstreams, and start one run for one change.
+
+The turns themselves are plain functions over an instance; schedules and sensors only call them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import dagster as dg
+
+from quantmint.assets.graph.line import MODEL_TAG, Line
+from quantmint.assets.graph.upstream import look_at
+from quantmint.errors import QuantmintError, SourceError, UserError
+from quantmint.files import digest_of, write_whole
+from quantmint.home import Home
+from quantmint.pipelines.assembly import build_definitions, line_of
+from quantmint.pipelines.build import tell, wanted_keys
+from quantmint.pipelines.spec import Model, load_model
+from quantmint.pipelines.stale import DATA_TAG, Reason, last_of, stale
+from quantmint.registry.store import Store
+
+CHANGE_TAG: Final = "quantmint/change"
+# Seconds until a failed look is tried again: doubled each time, an hour at most.
+FIRST_WAIT: Final = 60.0
+LONGEST_WAIT: Final = 3600.0
+UNFINISHED: Final = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+MOST_NAMED: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Looks that failed one after the other, and when the next is due (seconds since 1970)."""
+
+    times: int
+    due: float
+
+
+def take_turn(
+    instance: dg.DagsterInstance, home: Home, model: Model, *, now: float
+) -> dg.RunRequest | dg.SkipReason:
+    """Look at a model's upstreams; ask for a run if anything is out of date.
+
+    A run is asked for once for each state of upstreams and arguments, whatever becomes of it.
+    While a run of the model is unfinished, nothing is asked for.
+    """
+    line = line_of(model)
+    if _edited(model):
+        return dg.SkipReason(f"{model.file.name} was edited: reload the definitions first")
+    busy = unfinished_run(instance, line)
+    if busy is not None:
+        return dg.SkipReason(f"run {busy[:8]} of {model.spec.model} is not finished")
+    try:
+        news = tell(instance, look_at(line, remote=True))
+    except SourceError as error:
+        return dg.SkipReason(put_off(home, model, error, now))
+    forget(home, model)
+    defs, wanted = build_definitions([model]), wanted_keys(line, ())
+    every = stale(defs, instance, Store(home.store), {})
+    late = {key: reason for key, reason in every.items() if key in wanted}
+    if not late:
+        seen = "nothing that counts changed" if news else "nothing changed"
+        return dg.SkipReason(f"{seen}: every asset of {model.spec.model} is up to date")
+    change = _state(defs, instance, wanted)
+    before = instance.get_runs(filters=dg.RunsFilter(tags={CHANGE_TAG: change}), limit=1)
+    if before:
+        run = before[0]
+        return dg.SkipReason(
+            f"run {run.run_id[:8]} was started for this change and is {run.status.value}: "
+            f"{_said(late)}; re-execute it, or: quantmint build {model.spec.model}"
+        )
+    return dg.RunRequest(
+        run_key=f"{model.spec.model}-{change}",
+        asset_selection=list(late),
+        tags={MODEL_TAG: model.spec.model, CHANGE_TAG: change},
+    )
+
+
+def unfinished_run(instance: dg.DagsterInstance, line: Line) -> str | None:
+    """Return a run that still makes assets of this model, or None."""
+    model = line.recipe.model
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=UNFINISHED)):
+        keys = run.asset_selection or frozenset()
+        if run.tags.get(MODEL_TAG) == model or any(key.path[0] == model for key in keys):
+            return run.run_id
+    return None
+
+
+def put_off(home: Home, model: Model, error: QuantmintError, now: float) -> str:
+    """Remember that a look failed, and return when the next one is due, for people."""
+    failed = pending(home, model)
+    times = failed.times + 1 if failed is not None else 1
+    due = now + min(LONGEST_WAIT, FIRST_WAIT * 2 ** (times - 1))
+    path = _path(home, model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(asdict(Failed(times, due))).encode())
+    clock = datetime.fromtimestamp(due, UTC).strftime("%H:%M:%S")
+    return f"look {times} failed, the next is due at {clock} UTC: {error.what}"
+
+
+def pending(home: Home, model: Model) -> Failed | None:
+    """Return the failed looks that are to be repeated, or None."""
+    try:
+        found = json.loads(_path(home, model).read_bytes())
+        return Failed(int(found["times"]), float(found["due"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def forget(home: Home, model: Model) -> None:
+    """Forget failed looks."""
+    _path(home, model).unlink(missing_ok=True)
+
+
+def _path(home: Home, model: Model) -> Path:
+    return home.work / "refresh" / f"{model.spec.model}.json"
+
+
+def _edited(model: Model) -> bool:
+    """Return whether the file on disk is not what the definitions were made of."""
+    try:
+        return load_model(model.file) != model
+    except UserError:
+        return True
+
+
+def _state(
+    defs: dg.Definitions, instance: dg.DagsterInstance, wanted: AbstractSet[dg.AssetKey]
+) -> str:
+    """Return a digest of all that a model's assets are made of: upstreams and arguments."""
+    graph = defs.resolve_asset_graph()
+    outside = {p for key in wanted for p in graph.get(key).parent_keys} - wanted
+    seen = last_of(instance, sorted(outside))
+    versions = {key.to_user_string(): last.tags.get(DATA_TAG) for key, last in seen.items()}
+    arguments = {key.to_user_string(): graph.get(key).code_version for key in wanted}
+    return digest_of([versions, arguments])[:32]
+
+
+def _said(late: Mapping[dg.AssetKey, Reason]) -> str:
+    rows = [f"{k.to_user_string()} ({r.text})" for k, r in late.items() if r.certain]
+    more = len(rows) - MOST_NAMED
+    return ", ".join(rows[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,150 @@
+"""Scheduled refreshes: one run for one change, none beside another, patience with the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+
+from changing import Changing
+from quantmint.assets.graph.line import MODEL_TAG
+from quantmint.pipelines.assembly import build_definitions
+from quantmint.pipelines.automation import automation
+from quantmint.pipelines.instance import open_instance
+from quantmint.pipelines.refresh import CHANGE_TAG, pending, take_turn
+from quantmint.pipelines.spec import Model, load_model
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def here(changing: Changing, monkeypatch: pytest.MonkeyPatch) -> Iterator[Changing]:
+    """The model, built as it is now, and this process in its home and at its Hub."""
+    changing.build()
+    for name, value in changing.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("QUANTMINT_HOME", str(changing.home.root))
+    yield changing
+
+
+@pytest.fixture
+def instance(here: Changing) -> Iterator[dg.DagsterInstance]:
+    with open_instance(here.home) as opened:
+        yield opened
+
+
+@pytest.fixture
+def model(here: Changing) -> Model:
+    return load_model(here.file)
+
+
+def turn(instance: dg.DagsterInstance, here: Changing, model: Model, now: float = 0.0) -> str:
+    """Return what a turn skips for, or the leaves that it asks to be made."""
+    answer = take_turn(instance, here.home, model, now=now)
+    if isinstance(answer, dg.SkipReason):
+        return str(answer.skip_message)
+    return " ".join(sorted(key.path[-1] for key in answer.asset_selection or ()))
+
+
+def start(instance: dg.DagsterInstance, model: Model, status: dg.DagsterRunStatus) -> str:
+    """Record a run as the daemon would start it for the present change."""
+    from quantmint.home import find_home
+
+    answer = take_turn(instance, find_home(), model, now=0.0)
+    assert isinstance(answer, dg.RunRequest)
+    job = build_definitions([model]).resolve_implicit_global_asset_job_def()
+    run = instance.create_run_for_job(
+        job, tags=dict(answer.tags), status=status,
+        asset_selection=frozenset(answer.asset_selection or ()),
+    )  # fmt: skip
+    return run.run_id
+
+
+def test_no_change_and_a_cosmetic_one_start_nothing(
+    here: Changing, instance: dg.DagsterInstance, model: Model
+) -> None:
+    assert turn(instance, here, model) == "nothing changed: every asset of mini is up to date"
+    (here.checkpoint / "README.md").write_text("Another word.")
+    here.commit()
+    said = turn(instance, here, model)
+    assert said == "nothing that counts changed: every asset of mini is up to date"
+
+
+def test_one_change_starts_one_run(
+    here: Changing, instance: dg.DagsterInstance, model: Model
+) -> None:
+    (here.checkpoint / "added_tokens.json").write_text('{"<|placeholder1|>": 32001}')
+    here.commit()
+    asked = take_turn(instance, here.home, model, now=0.0)
+    assert isinstance(asked, dg.RunRequest)
+    assert asked.tags[MODEL_TAG] == "mini"
+    again = take_turn(instance, here.home, model, now=60.0)
+    assert isinstance(again, dg.RunRequest)
+    assert again.run_key == asked.run_key
+    leaves = {key.path[-1] for key in asked.asset_selection or ()}
+    assert {"source_weights", "fp16_gguf", "Q8_0", "report"} <= leaves
+    assert not any(key.path[0] == "kernels" for key in asked.asset_selection or ())
+    (here.checkpoint / "README.md").write_text("A commit that changes no file that counts.")
+    here.commit()
+    run = start(instance, model, dg.DagsterRunStatus.STARTED)
+    assert turn(instance, here, model) == f"run {run[:8]} of mini is not finished"
+    found = instance.get_run_by_id(run)
+    assert found is not None
+    instance.report_run_failed(found, "as a test wants it")
+    said = turn(instance, here, model)
+    assert instance.get_runs()[0].tags[CHANGE_TAG] == asked.tags[CHANGE_TAG]
+    assert f"run {run[:8]} was started for this change and is FAILURE" in said
+    assert "upstream changed: added_tokens.json" in said
+    assert "quantmint build mini" in said
+    (here.checkpoint / "added_tokens.json").write_text('{"<|placeholder2|>": 32002}')
+    here.commit()
+    assert "fp16_gguf" in turn(instance, here, model)  # another change is another run
+    assert instance.get_runs_count(dg.RunsFilter(tags={CHANGE_TAG: asked.tags[CHANGE_TAG]})) == 1
+
+
+def test_an_edited_model_file_waits_for_the_definitions(
+    here: Changing, instance: dg.DagsterInstance, model: Model
+) -> None:
+    before = here.file.read_text()
+    here.file.write_text(before.replace("chunks: 4", "chunks: 5"))
+    assert "mini.yaml was edited: reload the definitions first" in turn(instance, here, model)
+    here.file.write_text(before)
+    assert "up to date" in turn(instance, here, model)
+
+
+def test_a_hub_that_is_down_is_asked_ever_more_seldom(
+    here: Changing,
+    instance: dg.DagsterInstance,
+    model: Model,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert "look 1 failed, the next is due at 00:01:00 UTC" in turn(instance, here, model)
+    assert "look 2 failed, the next is due at 00:02:00 UTC" in turn(instance, here, model)
+    assert "look 3 failed, the next is due at 00:04:00 UTC" in turn(instance, here, model)
+    for _ in range(6):
+        turn(instance, here, model)
+    failed = pending(here.home, model)
+    assert failed is not None
+    assert (failed.times, failed.due) == (9, 3600.0)
+    monkeypatch.setenv("HF_ENDPOINT", here.hub.url)
+    assert "up to date" in turn(instance, here, model)
+    assert pending(here.home, model) is None
+
+
+def test_every_schedule_is_off_and_every_job_is_one_models(here: Changing, model: Model) -> None:
+    spec = model.spec.model_copy(update={"refresh": {"cron": "0 6 * * *"}})
+    text = here.file.read_text() + 'refresh: {cron: "0 6 * * *"}\n'
+    other = here.folder / "scheduled.yaml"
+    other.write_text(text)
+    scheduled = load_model(other)
+    assert spec.model == scheduled.spec.model
+    found = dg.Definitions.merge(build_definitions([scheduled]), automation([scheduled]))
+    schedule = found.resolve_schedule_def("refresh_mini")
+    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 6 * * *", "UTC")
+    kernels = found.resolve_sensor_def("refresh_kernels")
+    assert kernels.default_status is dg.DefaultSensorStatus.STOPPED
+    made = found.resolve_job_def("build_mini").asset_layer.executable_asset_keys
+    assert {key.path[0] for key in made} <= {"mini", "kernels"}
