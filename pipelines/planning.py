@@ -36,11 +36,16 @@ MADE_BEFORE: Final = {"source_weights": 0, "fp16_gguf": 2, "imatrix": 3}
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One asset: whether it would be built, why, and the bytes it takes (None: not known yet)."""
+    """One asset: whether it would be built, why, and the bytes it takes (None: not known yet).
+
+    If it is not `certain`, that depends on what is built before it: bytes that come out the same
+    stop there.
+    """
 
     asset: str
     reason: str | None
     size: int | None
+    certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +86,17 @@ def make_plan(model: Model, variants: Sequence[str] = ()) -> Plan:
     weights = int(source["weights"]) if source else _weights(model)
     graph = defs.resolve_asset_graph()
     steps = [
-        Step(key.to_user_string(), _text(reasons.get(key)), _size(line, key, weights, source))
+        _step(key, reasons.get(key), _size(line, key, weights, source))
         for key in sorted(
             (key for key in graph.toposorted_asset_keys if key in wanted),
-            key=lambda key: _place(line, key),
+            key=lambda key: place_in_line(line, key),
         )
     ]
     free = shutil.disk_usage(existing_parent(home.root)).free
     return Plan(model.spec.model, tuple(steps), free, weights)
 
 
-def _place(line: Line, key: dg.AssetKey) -> tuple[int, int]:
+def place_in_line(line: Line, key: dg.AssetKey) -> tuple[int, int]:
     """Order steps as the line runs: source, kernels, FP16, matrix, variants, assays.
 
     Variants come in the order of the model file.
@@ -107,8 +112,10 @@ def _place(line: Line, key: dg.AssetKey) -> tuple[int, int]:
     return (5, found[0]) if found else (6, 0)
 
 
-def _text(reason: Reason | None) -> str | None:
-    return None if reason is None else reason.text
+def _step(key: dg.AssetKey, reason: Reason | None, size: int | None) -> Step:
+    if reason is None:
+        return Step(key.to_user_string(), None, size)
+    return Step(key.to_user_string(), reason.text, size, reason.certain)
 
 
 def _weights(model: Model) -> int | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+from functools import partial
+from importlib import import_module
 from typing import Final, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
 
 from quantmint.errors import UserError
+from quantmint.registry.commands.extras import mint_module
 
 
 class Entry(NamedTuple):
@@ -97,7 +98,7 @@ COMMANDS: Final = {
     ),
     "verify": Entry(
         "quantmint.registry.commands.verify",
-        "Hash every object of the store again, or check a release's FOLDER.",
+        "Hash again every object of the store, a pulled model (REF), or a release's FOLDER.",
     ),
     "gc": Entry("quantmint.registry.commands.gc", "Free the disk of what nothing needs."),
 }
@@ -119,12 +120,8 @@ class LazyGroup(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        if entry.needs_build and importlib.util.find_spec("dagster") is None:
-            raise UserError(
-                f"`quantmint {cmd_name}` belongs to the mint, which is not installed",
-                mend="CMAKE_ARGS=-DLLAMA_BUILD=OFF pip install 'quantmint[build]'",
-            )
-        module = importlib.import_module(entry.module)
+        load = partial(mint_module, command=cmd_name) if entry.needs_build else import_module
+        module = load(entry.module)
         name = cmd_name.replace("-", "_")
         command = getattr(module, name, None) or getattr(module, f"{name}_")
         assert isinstance(command, click.Command)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from quantmint.files import human_bytes
 from quantmint.pipelines.spec import find_model
 from quantmint.registry.text import table
+
+if TYPE_CHECKING:
+    from quantmint.pipelines.planning import Step
 
 
 @click.command()
@@ -19,7 +23,8 @@ from quantmint.registry.text import table
 def plan(model: str, variants: tuple[str, ...], as_json: bool) -> None:
     """Print what building a model would do, and the disk it needs.
 
-    Nothing is fetched or built. Sizes of what was not built yet are estimates.
+    Nothing is fetched or built, and the Hub is not asked (`quantmint outdated --built` asks it).
+    Sizes of what was not built yet are estimates.
     """
     from quantmint.pipelines.planning import make_plan
 
@@ -30,7 +35,7 @@ def plan(model: str, variants: tuple[str, ...], as_json: bool) -> None:
     rows = [
         [
             step.asset,
-            "build" if step.reason else "keep",
+            _word(step),
             "?" if step.size is None else "~ " + human_bytes(step.size),
             step.reason or "up to date",
         ]
@@ -41,6 +46,12 @@ def plan(model: str, variants: tuple[str, ...], as_json: bool) -> None:
     click.echo(f"\nneeds {needed} of disk; {human_bytes(found.free)} are free")
     if found.needed is not None and found.needed > found.free:
         click.echo("that does not fit: free some space, or set QUANTMINT_HOME to a larger disk")
+
+
+def _word(step: Step) -> str:
+    if step.reason is None:
+        return "keep"
+    return "build" if step.certain else "perhaps"
 
 
 def _bytes(count: int) -> str:

@@ -9,6 +9,7 @@ import click
 
 from quantmint.files import human_bytes
 from quantmint.home import find_home
+from quantmint.registry.commands.extras import mint_module
 from quantmint.registry.commands.pulling import complete_here
 from quantmint.registry.pull import local
 from quantmint.registry.pull.kept import all_kept
@@ -21,10 +22,18 @@ from quantmint.registry.trust_root import TrustRoot
 
 @click.command()
 @click.argument("ref", required=False, shell_complete=complete_here)
+@click.option("--built", is_flag=True, help="Models built here, against their upstreams.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if anything should be pulled again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings for programs.")
-def outdated(*, ref: str | None, exit_code: bool, as_json: bool) -> None:
-    """Say what newer releases changed, and whether it matters."""
+def outdated(*, ref: str | None, built: bool, exit_code: bool, as_json: bool) -> None:
+    """Say what newer releases changed, and whether it matters.
+
+    With --built: what changed upstream, or in the model file, of the models that were built here.
+    """
+    if built:
+        side = mint_module("quantmint.pipelines.commands.outdated", "outdated --built")
+        is_late = side.show_built(ref, as_json=as_json)
+        sys.exit(1 if exit_code and is_late else 0)
     home = find_home()
     store, root = Store(home.store).open(), TrustRoot(home.keys)
     kept = local.matching(store, parse_reference(ref)) if ref else all_kept(store)

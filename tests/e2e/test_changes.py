@@ -143,3 +143,27 @@ def test_a_hub_that_is_away_keeps_nothing_from_being_built(changing: Changing) -
     asked = changing.run("build", changing.file, "--refresh", **away)
     assert asked.code == 3
     assert "can't be reached" in asked.err or "does not answer" in asked.err
+
+
+def test_outdated_looks_upstream_and_says_why(changing: Changing) -> None:
+    changing.build()
+    words = ("outdated", "--built", changing.file, "--exit-code")
+    ran = changing.run(*words)
+    assert ran.code == 0, ran.err
+    assert re.fullmatch(r"mini \(upstream commit \w{12}\): up to date\n", ran.out)
+    (changing.checkpoint / "generation_config.json").write_text('{"max_new_tokens": 99}')
+    changing.commit()
+    planned = json.loads(changing.run("plan", changing.file, "--json").out)
+    assert all(step["reason"] is None for step in planned["steps"])  # a plan asks no Hub
+    ran = changing.run(*words)
+    assert ran.code == 1
+    rows = {line.split()[0]: line for line in ran.out.splitlines() if line.startswith("mini/")}
+    assert "upstream changed: generation_config.json" in rows["mini/source_weights"]
+    assert "perhaps  mini/source_weights is out of date" in rows["mini/fp16_gguf"]
+    away = changing.run(*words, HF_ENDPOINT="http://127.0.0.1:9")
+    assert away.code == 1
+    assert "not looked at:" in away.out
+    planned = json.loads(changing.run("plan", changing.file, "--json").out)
+    found = {step["asset"]: step["certain"] for step in planned["steps"] if step["reason"]}
+    assert found["mini/source_weights"]
+    assert not found["mini/report"]
