@@ -47,7 +47,7 @@ def fetch_source(
         path = gguf_file.locate(source.gguf, base)
         outcome = gguf_file.fetch_file(mint, path, requantize=source.requantize)
         return _describe(mint, outcome, origin=str(path), is_checkpoint=False)
-    known = checkpoint.supported_architectures(unpack(mint.store, current_pin(), mint.home.work))
+    known = checkpoint.supported_architectures(unpack(mint.tools, current_pin(), mint.home.work))
     if source.hub is not None:
         commit = commit or hub.resolve(source.hub, source.revision)
         mint.report(f"{source.hub}@{source.revision} is commit {commit.sha}")

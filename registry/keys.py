@@ -113,7 +113,8 @@ class KeyFolder:
             known = self.names()
             hint = nearest(name, known) if known else ""
             raise UserError(
-                f"there is no key {name!r} in {self.private}{hint}", mend="quantmint keys new"
+                f"there is no key {name!r} in {self.private}{hint}",
+                mend=f"quantmint keys new {name}",
             ) from None
         except OSError as error:
             raise UserError(f"the key {path} can't be read: {error.strerror}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from quantmint.errors import IntegrityError
-from quantmint.registry.manifest.release import Manifest, Variant
+from quantmint.registry.manifest.release import KEY_FILE, OPENSSF_KEY_FILE, Manifest, Variant
 from quantmint.registry.tensors import TensorTable
 
 Tables = Callable[[Variant], TensorTable | None]
@@ -15,8 +15,17 @@ _PASSING = {"release", "created", "expires", "changes", "yanked"}
 
 
 def same_content(ours: Manifest, theirs: Manifest) -> bool:
-    """Return whether two manifests release the same, under whatever number and date."""
+    """Return whether two manifests release the same, under whatever number and date.
+
+    A release without an OpenSSF signature does not stand for one that is to have it.
+    """
+    if _has_openssf(ours) and not _has_openssf(theirs):
+        return False
     return _content(ours) == _content(theirs)
+
+
+def _has_openssf(manifest: Manifest) -> bool:
+    return any(file.path == OPENSSF_KEY_FILE for file in manifest.files)
 
 
 def _content(manifest: Manifest) -> dict[str, object]:
@@ -35,11 +44,12 @@ def changelog(ours: Manifest, former: Manifest | None, tables: Tables) -> tuple[
     if former is None:
         return ("First release.",)
     lines = [*_variants(ours, former, tables), *_facts(ours, former)]
-    must = any("download again" in line for line in lines)
-    head = f"Since release {former.release}: " + (
-        "some files must be downloaded again." if must else "nothing must be downloaded again."
-    )
-    return (head, *lines)[:64]
+    said = "nothing must be downloaded again."
+    if any("the header must be fetched" in line for line in lines):
+        said = "only headers changed; no weights must be downloaded again."
+    if any(": download again" in line for line in lines):
+        said = "some files must be downloaded again."
+    return (f"Since release {former.release}: {said}", *lines)[:64]
 
 
 def _variants(ours: Manifest, former: Manifest, tables: Tables) -> Iterator[str]:
@@ -90,3 +100,17 @@ def _facts(ours: Manifest, former: Manifest) -> Iterator[str]:
         yield f"llama.cpp is at {ours.toolchain.llama_cpp_commit[:12]} now."
     if ours.calibration != former.calibration:
         yield "The importance matrix or its text changed."
+    if _licenses(ours) != _licenses(former) or ours.license != former.license:
+        yield "The license or its files changed."
+    if _key(ours) != _key(former):
+        yield "It is signed with another key: compare its id with what the publisher says."
+    if _has_openssf(ours) and not _has_openssf(former):
+        yield "It is signed for OpenSSF's model-signing as well."
+
+
+def _key(manifest: Manifest) -> str | None:
+    return next((file.sha256 for file in manifest.files if file.path == KEY_FILE), None)
+
+
+def _licenses(manifest: Manifest) -> list[tuple[str, str]]:
+    return sorted((file.path, file.sha256) for file in manifest.files if file.role == "license")

@@ -77,7 +77,7 @@ def toolchain_of(inputs: Inputs) -> Toolchain:
         converter_sha256=digest_of(converter_identity()),
         tools_sha256=bundle.tools_digest,
         compiler=one_line(f"{compiler.get('id', '?')} {compiler.get('version', '?')}"),
-        cmake=one_line(chain.cmake.version),
+        cmake=one_line(chain.cmake.version.removeprefix("cmake version ")),
         target=one_line(chain.triple),
         options=dict(OPTIONS),
         kernels=tuple(_kernel_build(each) for each in inputs.bundles),
@@ -114,6 +114,17 @@ def template_digest(header: gguf.Gguf) -> str | None:
     if not isinstance(template, str):
         return None
     return hashlib.sha256(template.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def header_of(header: gguf.Gguf) -> dict[str, object]:
+    """Return the manifest's facts of the model itself, which all variants share."""
+    length = header.values.get(f"{header.architecture}.context_length")
+    return {
+        "architecture": header.architecture,
+        "parameters": header.weights,
+        "context_length": length if isinstance(length, int) and length > 0 else None,
+        "chat_template_sha256": template_digest(header),
+    }
 
 
 def commands_of(inputs: Inputs) -> dict[str, tuple[str, ...]]:
@@ -154,17 +165,3 @@ def base_model_of(inputs: Inputs) -> str:
             mend="add `base_model: owner/name` to `release:` in the model file",
         )
     return base
-
-
-def license_of(inputs: Inputs) -> str:
-    """Return the license that the card states.
-
-    Raises:
-        UserError: the model file names none.
-    """
-    if inputs.terms.license is None:
-        raise UserError(
-            f"{inputs.recipe.model}: nothing says under which license it may be handed on",
-            mend="add `license: mit` (or whatever the source's is) to `release:` in the model file",
-        )
-    return inputs.terms.license

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from quantmint.assets.assay.record import Assayed
 from quantmint.assets.mint import Mint
-from quantmint.assets.release import described, measured, pictures, stops
+from quantmint.assets.release import beside, described, licensing, measured, pictures, stops
 from quantmint.assets.release.inputs import Inputs
 from quantmint.assets.release.judging import Judged
 from quantmint.files import canonical_json
@@ -17,6 +17,9 @@ from quantmint.registry.card.facts import CardFacts
 from quantmint.registry.card.make import make_card
 from quantmint.registry.linter.card import ATTRIBUTES as ATTRIBUTES_TEXT
 from quantmint.registry.manifest.release import (
+    KEY_FILE,
+    MODEL_SIGNATURE_FILE,
+    OPENSSF_KEY_FILE,
     PROVENANCE_FILE,
     Manifest,
     OtherFile,
@@ -26,11 +29,11 @@ from quantmint.registry.manifest.types import time_text
 from quantmint.registry.provenance import Built, Run, sign_provenance, statement_of
 from quantmint.registry.publish.files import ATTRIBUTES
 from quantmint.registry.signing.ed25519 import SigningKey
+from quantmint.registry.signing.openssf import public_pem
 from quantmint.registry.signing.release import sign_release
 from quantmint.registry.store import Blob
 
 CARD: Final = "README.md"
-KEY: Final = "release-key.pem"
 RECORDS: Final = "measurements.json"
 
 
@@ -84,19 +87,19 @@ def make_draft(mint: Mint, inputs: Inputs, judged: tuple[Judged, ...], key: Sign
         UserError: the model file says too little of the release (license, base model).
     """
     recipe, terms = inputs.recipe, inputs.terms
-    license_, base_model = described.license_of(inputs), described.base_model_of(inputs)
+    base_model = described.base_model_of(inputs)
     rows = [measured.variant_of(mint, inputs, one) for one in judged if not one.withheld]
     if terms.fp16:
         rows.insert(0, measured.full_variant(mint, inputs))
     variants = tuple(row for row, _ in rows)
-    header = inputs.fp16.header
     source, tools = described.source_of(mint, inputs), described.toolchain_of(inputs)
     texts = described.texts_of(inputs)
-    stop_texts = stops.stop_texts(header)
     files = {path: blob for _, found in rows for path, blob in found.items()}
-    others = _others(mint, inputs, judged, key, stop_texts)
-    template = described.template_digest(header)
-    length = header.values.get(f"{header.architecture}.context_length")
+    license_files = licensing.licenses_of(mint, inputs)
+    others = {
+        **{name: (blob, "license") for name, blob in license_files.items()},
+        **_others(mint, inputs, judged, key),
+    }
     return Draft(
         fields={
             "format": "quantmint.release/1",
@@ -104,11 +107,8 @@ def make_draft(mint: Mint, inputs: Inputs, judged: tuple[Judged, ...], key: Sign
             "model": recipe.model,
             "title": recipe.title,
             "repository": terms.hub,
-            "license": license_,
-            "architecture": header.architecture,
-            "parameters": header.weights,
-            "context_length": length if isinstance(length, int) and length > 0 else None,
-            "chat_template_sha256": template,
+            "license": licensing.license_of(inputs),
+            **described.header_of(inputs.fp16.header),
             "source": source,
             "toolchain": tools,
             "calibration": inputs.calibration,
@@ -123,15 +123,15 @@ def make_draft(mint: Mint, inputs: Inputs, judged: tuple[Judged, ...], key: Sign
         ),
         facts=CardFacts(
             base_model=base_model,
-            license=license_,
+            license=licensing.license_of(inputs),
             license_name=terms.license_name,
-            license_link=terms.license_link,
+            license_link=licensing.license_link_of(inputs, license_files),
             languages=terms.languages,
             pipeline=terms.pipeline,
             prompt=_prompt(judged),
-            stops=stop_texts,
+            stops=stops.stop_texts(inputs.fp16.header),
             key_id=key.public.id,
-            key_file=KEY,
+            key_file=KEY_FILE,
         ),
         built=Built(
             files={v.file.path: v.file.sha256 for v in variants},
@@ -145,43 +145,47 @@ def make_draft(mint: Mint, inputs: Inputs, judged: tuple[Judged, ...], key: Sign
     )
 
 
-def seal(mint: Mint, draft: Draft, number: Number, key: SigningKey) -> dict[str, Blob]:
+def seal(mint: Mint, draft: Draft, number: Number, keys: Sequence[SigningKey]) -> dict[str, Blob]:
     """Return every file of the release by its path: listed, signed, and with its card.
 
-    Equal drafts, numbers and keys give equal bytes.
+    Equal drafts, numbers and keys give equal bytes, but for `model.sig`: ECDSA draws a number.
 
     Raises:
+        UserError: an OpenSSF signature is asked for, and its tool or its key is missing.
         IntegrityError: no reader would take the manifest.
     """
     store = mint.store
-    provenance = store.put_bytes(sign_provenance(statement_of(draft.built), [key]))
+    provenance = store.put_bytes(sign_provenance(statement_of(draft.built), keys))
     listed = OtherFile(
         path=PROVENANCE_FILE, size=provenance.size, sha256=provenance.sha256, role="provenance"
     )
     manifest = draft.manifest(**number.fields, files=(listed, *draft.others))
-    signed = {path: store.put_bytes(data) for path, data in sign_release(manifest, [key]).items()}
-    return {
+    signed = {path: store.put_bytes(data) for path, data in sign_release(manifest, keys).items()}
+    files = {
         **draft.files,
         **signed,
         PROVENANCE_FILE: provenance,
         CARD: store.put_bytes(make_card(manifest, draft.facts)),
         ATTRIBUTES: store.put_bytes(ATTRIBUTES_TEXT.encode()),
     }
+    if OPENSSF_KEY_FILE in files:
+        files[MODEL_SIGNATURE_FILE] = beside.sign(mint, files, keys[0].name)
+    return files
 
 
 def _others(
-    mint: Mint,
-    inputs: Inputs,
-    judged: tuple[Judged, ...],
-    key: SigningKey,
-    stop_texts: tuple[str, ...],
+    mint: Mint, inputs: Inputs, judged: tuple[Judged, ...], key: SigningKey
 ) -> dict[str, tuple[Blob, str]]:
     """Return files that are no models, by path, each with its role."""
     store, found = mint.store, {}
     records: list[Assayed] = [record for one in judged for record in one.records]
     data = canonical_json({"measurements": 1, "records": [asdict(record) for record in records]})
     found[RECORDS] = (store.put_bytes(data), "measurements")
-    found[KEY] = (store.put_bytes(key.public.pem.encode()), "key")
+    found[KEY_FILE] = (store.put_bytes(key.public.pem.encode()), "key")
+    if inputs.terms.openssf:
+        public = public_pem(mint.home.keys, key.name)
+        found[OPENSSF_KEY_FILE] = (store.put_bytes(public.encode()), "key")
+    stop_texts = stops.stop_texts(inputs.fp16.header)
     if stop_texts:
         found[stops.PARAMS] = (store.put_bytes(stops.params_bytes(stop_texts)), "ollama")
     for name, blob in pictures.draw(mint, inputs, records).items():

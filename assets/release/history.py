@@ -15,12 +15,18 @@ from typing import Final
 
 from quantmint.errors import IntegrityError, UserError
 from quantmint.registry.manifest.codec import MANIFEST_LIMIT, from_bytes
-from quantmint.registry.manifest.release import ENVELOPE_FILE, MANIFEST_FILE, Manifest, Yanked
+from quantmint.registry.manifest.release import (
+    ENVELOPE_FILE,
+    MANIFEST_FILE,
+    PAYLOAD_TYPE,
+    Manifest,
+    Yanked,
+)
 from quantmint.registry.publish.engine import YANKED
 from quantmint.registry.publish.status import Status, read_status
 from quantmint.registry.publish.target import Refs, Snapshot, Target
 from quantmint.registry.refs import Ref, list_refs
-from quantmint.registry.signing.envelope import ENVELOPE_LIMIT
+from quantmint.registry.signing.envelope import ENVELOPE_LIMIT, open_envelope
 from quantmint.registry.signing.release import Expect, verify_release
 from quantmint.registry.store import Blob, Store
 from quantmint.registry.trust_policy import Policy
@@ -51,7 +57,9 @@ class Local:
 class Served:
     """What a target has: its main, the numbers in use, the newest release, and what was yanked.
 
-    `on_main` says whether main carries `newest`; `numbers` holds yanked ones too.
+    `on_main` says whether main carries `newest`; `numbers` holds yanked ones too. A release that
+    was withdrawn, or that only revoked keys signed, is never `newest`: it is no reason not to
+    publish a better one, and nothing in it is believed.
     """
 
     head: Snapshot | None
@@ -72,6 +80,15 @@ def tag_of(number: int) -> str:
 def ref_name(publisher: str, number: int) -> str:
     """Return the name of a release's reference in the store."""
     return f"{publisher.lower()}.{number}"
+
+
+def signers(envelope: bytes) -> set[str]:
+    """Return the ids of the keys that claim to have signed a release.
+
+    Raises:
+        IntegrityError: it is no envelope of a release.
+    """
+    return {row.keyid for row in open_envelope(envelope, PAYLOAD_TYPE).signatures}
 
 
 def local_releases(store: Store, model: str, publisher: str) -> list[Local]:
@@ -103,8 +120,8 @@ def look_at(target: Target, policy: Policy, expect: Expect, folder: Path, head: 
     matches = {tag: TAG.fullmatch(tag) for tag in refs.tags}
     numbers = {int(match[1]) for match in matches.values() if match}
     reader = _Reader(target, policy, expect, folder)
-    on_main = MANIFEST_FILE in head.files
-    newest = reader.manifest(head) if on_main else None
+    newest = reader.manifest(head) if MANIFEST_FILE in head.files else None
+    on_main = newest is not None
     if newest is None:
         alive = [n for n in numbers if f"{YANKED}{tag_of(n)}" not in refs.tags]
         for number in sorted(alive, reverse=True)[:1]:
@@ -132,7 +149,8 @@ class _Reader:
     expect: Expect
     folder: Path
 
-    def manifest(self, snapshot: Snapshot) -> Manifest:
+    def manifest(self, snapshot: Snapshot) -> Manifest | None:
+        """Return the release of a commit; None if it is withdrawn or its keys are revoked."""
         plain = self.bytes(snapshot, MANIFEST_FILE, MANIFEST_LIMIT)
         said = from_bytes(Manifest, plain, what=f"{MANIFEST_FILE} of {self.target.name}")
         if (said.publisher, said.model) != (self.expect.publisher, self.expect.model):
@@ -142,6 +160,11 @@ class _Reader:
                 mend="release to a repository of its own, or correct `publisher:`",
             )
         envelope = self.bytes(snapshot, ENVELOPE_FILE, ENVELOPE_LIMIT)
+        seen = self.policy.last_seen(said.identity)
+        if seen is not None and hashlib.sha256(plain).hexdigest() in seen.yanked:
+            return None
+        if signers(envelope) <= set(self.policy.revoked):
+            return None
         expect = Expect(said.model, said.publisher, said.release)
         verified = verify_release(envelope, self.policy, expect=expect)
         if verified.sha256 != hashlib.sha256(plain).hexdigest():

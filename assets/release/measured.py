@@ -13,7 +13,9 @@ from quantmint.assets.release.described import one_line
 from quantmint.assets.release.inputs import Inputs
 from quantmint.assets.release.judging import Judged
 from quantmint.native.evaluation import results
+from quantmint.native.evaluation.facts import number, predict_memory
 from quantmint.registry.actions import Action, Outcome, perform
+from quantmint.registry.gguf import Gguf
 from quantmint.registry.manifest.measured import (
     Agreement,
     Choices,
@@ -43,7 +45,7 @@ def variant_of(mint: Mint, inputs: Inputs, judged: Judged) -> tuple[Variant, dic
         tensors=table,
         weights=struck.header.weights,
         bits_per_weight=quality.bits_per_weight,
-        memory=tuple(MemoryAt(**asdict(at)) for at in quality.memory),
+        memory=_memory(struck.header, quality),
         divergence=_divergences(quality),
         choices=tuple(Choices(**asdict(choice)) for choice in quality.choices),
         kernels=tuple(_on_kernel(record, layers) for record in judged.records),
@@ -79,6 +81,13 @@ def withheld_of(mint: Mint, judged: Judged) -> Withheld:
         reason=one_line(reason),
         divergence=_divergences(judged.quality),
     )
+
+
+def _memory(header: Gguf, quality: Assayed) -> tuple[MemoryAt, ...]:
+    """Return what it takes at the recorded contexts, none longer than the model's own."""
+    longest = number(header, "context_length") or max(at.context for at in quality.memory)
+    contexts = sorted({min(at.context, longest) for at in quality.memory})
+    return tuple(MemoryAt(**asdict(predict_memory(header, context))) for context in contexts)
 
 
 def _divergences(quality: Assayed) -> tuple[Divergence, ...]:

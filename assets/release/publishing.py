@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from quantmint.assets.mint import Mint
+from quantmint.assets.release.beside import with_signature_test
 from quantmint.assets.release.drafting import make_draft
 from quantmint.assets.release.history import (
     NOTHING,
@@ -21,24 +22,31 @@ from quantmint.assets.release.history import (
 )
 from quantmint.assets.release.inputs import Inputs
 from quantmint.assets.release.judging import Judged, judge
-from quantmint.assets.release.settling import Desk, Settled, remember_local, settle
+from quantmint.assets.release.settling import (
+    Desk,
+    Settled,
+    forget_unpublished,
+    remember_local,
+    settle,
+)
 from quantmint.assets.release.smoke import smoke_test
+from quantmint.assets.release.terms import Terms
 from quantmint.errors import BugError, IntegrityError, UserError
+from quantmint.home import Home
 from quantmint.registry.keys import load_signer, passphrase_from_environment
 from quantmint.registry.linter.run import from_folder, require_clean
 from quantmint.registry.manifest.codec import first_error
 from quantmint.registry.manifest.release import ENVELOPE_FILE, MANIFEST_FILE, Manifest
 from quantmint.registry.publish import FileSet, Options, Published, Release, Target, publish
 from quantmint.registry.publish.engine import work_folder
-from quantmint.registry.publish.status import Sign
+from quantmint.registry.publish.status import STATUS_TYPE, Sign
+from quantmint.registry.signing import openssf
 from quantmint.registry.signing.ed25519 import SigningKey
 from quantmint.registry.signing.envelope import seal as seal_envelope
 from quantmint.registry.signing.folder import verify_folder
 from quantmint.registry.signing.release import Expect, accept_release
 from quantmint.registry.store import Blob
 from quantmint.registry.trust_root import TrustRoot
-
-STATUS_TYPE = "application/vnd.quantmint.status.v1+json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,22 +84,28 @@ def release(mint: Mint, inputs: Inputs, target: Target, asked: Asked) -> Release
     Raises:
         IntegrityError: nothing passed, a record is about other bytes, the layout is refused, or
             what was read back is not what was sent.
-        UserError: key, terms or measurements must change.
+        UserError: key, terms or measurements must change, or OpenSSF's tool is missing.
         RegistryError: the registry refused or failed.
     """
+    require_keys(mint.home, inputs.terms)
+    keys = tuple(signing_key(mint, name) for name in signer_names(inputs.terms))
     judged = judge(mint, inputs)
-    key = signing_key(mint, inputs.terms.key)
     with _spelled():
-        draft = make_draft(mint, inputs, judged, key)
+        draft = make_draft(mint, inputs, judged, keys[0])
     with work_folder(mint.home.work) as folder:
         served = _served(mint, inputs, target, asked)
         desk = Desk(
-            mint=mint, inputs=inputs, key=key, target=target, served=served, folder=folder,
+            mint=mint, inputs=inputs, keys=keys, target=target, served=served, folder=folder,
             now=datetime.now(UTC).replace(microsecond=0),
         )  # fmt: skip
         with _spelled():
             settled = settle(desk, draft, keep=not asked.dry_run)
-        warnings = check_files(mint, settled)
+        try:
+            warnings = check_files(mint, settled)
+        except IntegrityError:
+            if not asked.dry_run:
+                forget_unpublished(desk)
+            raise
         published = None
         if not asked.dry_run:
             published = _publish(desk, settled, asked)
@@ -118,9 +132,26 @@ def signing_key(mint: Mint, name: str) -> SigningKey:
     return load_signer(mint.home.keys, name, passphrase_from_environment())
 
 
-def status_signer(key: SigningKey) -> Sign:
+def require_keys(home: Home, terms: Terms) -> None:
+    """Find out before any work whether a release can be signed.
+
+    Raises:
+        UserError: a key is missing, revoked or locked, or OpenSSF's tool is not installed.
+    """
+    for name in signer_names(terms):
+        load_signer(home.keys, name, passphrase_from_environment())
+    if terms.openssf:
+        openssf.require(home.keys, terms.key)
+
+
+def status_signer(keys: Sequence[SigningKey]) -> Sign:
     """Return what signs a target's status file."""
-    return lambda body: seal_envelope(body, STATUS_TYPE, [key])
+    return lambda body: seal_envelope(body, STATUS_TYPE, keys)
+
+
+def signer_names(terms: Terms) -> tuple[str, ...]:
+    """Return the names of the keys that sign, each once; the first is the publisher's."""
+    return tuple(dict.fromkeys((terms.key, *terms.cosign)))
 
 
 def check_files(mint: Mint, settled: Settled) -> tuple[str, ...]:
@@ -138,7 +169,16 @@ def check_files(mint: Mint, settled: Settled) -> tuple[str, ...]:
             mint.store.link(blob, folder / path)
         expect = Expect(manifest.model, manifest.publisher, manifest.release)
         policy = TrustRoot(mint.home.keys).policy()
-        verified = verify_folder(folder, policy, expect=expect)
+        try:
+            verified = verify_folder(folder, policy, expect=expect)
+            openssf.check_listed(folder, manifest)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"release {manifest.release}, put together from the store, does not hold: "
+                f"{error.what}; nothing was published",
+                mend="quantmint verify (it names what is damaged: remove that), then "
+                f"quantmint build {manifest.model}",
+            ) from error
         chat = manifest.chat_template_sha256 is not None
         listing = from_folder(folder, repo=manifest.repository, chat=chat)
         found = require_clean(listing)
@@ -153,7 +193,7 @@ def _served(mint: Mint, inputs: Inputs, target: Target, asked: Asked) -> Served:
             try:
                 head = target.at("main")
             except UserError as error:  # no such repository or folder yet
-                mint.report(f"{target.name} holds nothing yet: {error.what}")
+                mint.report(f"{target.name} can't be looked at yet: {error.what}")
                 return NOTHING
         else:
             head = target.prepare(private=asked.private or inputs.terms.private)
@@ -171,9 +211,9 @@ def _publish(desk: Desk, settled: Settled, asked: Asked) -> Published:
         work=mint.home.work,
         report=mint.report,
         private=asked.private or desk.inputs.terms.private,
-        sign=status_signer(desk.key),
+        sign=status_signer(desk.keys),
     )
-    smoke = smoke_test(mint, desk.inputs)
+    smoke = with_signature_test(mint, settled.files, smoke_test(mint, desk.inputs))
     done = publish(release_, desk.target, smoke=smoke, options=options)
     remember_local(desk, manifest, settled.files, _commits(desk, manifest, done))
     envelope = mint.store.read(settled.files[ENVELOPE_FILE])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +16,18 @@ from quantmint.assets.release.history import (
     Served,
     local_releases,
     ref_name,
+    signers,
 )
 from quantmint.assets.release.inputs import Inputs
 from quantmint.errors import IntegrityError
 from quantmint.registry.manifest.codec import INDEX_LIMIT, MANIFEST_LIMIT, from_bytes
-from quantmint.registry.manifest.release import MANIFEST_FILE, Manifest, Variant, Yanked
+from quantmint.registry.manifest.release import (
+    ENVELOPE_FILE,
+    MANIFEST_FILE,
+    Manifest,
+    Variant,
+    Yanked,
+)
 from quantmint.registry.manifest.types import moment_of
 from quantmint.registry.publish.files import STATUS, STATUS_SIGNATURE
 from quantmint.registry.publish.target import Target
@@ -28,6 +35,7 @@ from quantmint.registry.refs import ANY, put_ref, remove_ref
 from quantmint.registry.signing.ed25519 import SigningKey
 from quantmint.registry.store import Blob
 from quantmint.registry.tensors import TensorTable, read_table
+from quantmint.registry.trust_root import TrustRoot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +49,14 @@ class Settled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """What settling works with. `folder` takes what is fetched, `now` dates a new release."""
+    """What settling works with: the first of `keys` is the publisher's, further ones sign too.
+
+    `folder` takes what is fetched, `now` dates a new release.
+    """
 
     mint: Mint
     inputs: Inputs
-    key: SigningKey
+    keys: tuple[SigningKey, ...]
     target: Target
     served: Served
     folder: Path
@@ -78,14 +89,20 @@ def settle(desk: Desk, draft: Draft, *, keep: bool = True) -> Settled:
         changes=changelog(ours, former, _tables(desk, draft)),
         yanked=_yanked(desk, published),
     )
-    files = seal(desk.mint, draft, number, desk.key)
+    files = seal(desk.mint, draft, number, desk.keys)
     manifest = read_manifest(desk, files[MANIFEST_FILE])
     if keep:
-        for local in known:
-            if not local.published and not local.is_yanked:  # never seen by anybody
-                remove_ref(store, inputs.recipe.model, local.ref.release)
+        forget_unpublished(desk)
         remember_local(desk, manifest, files, {})
     return Settled(manifest=manifest, files=files, is_new=True)
+
+
+def forget_unpublished(desk: Desk) -> None:
+    """Drop releases that came to nothing: nobody ever saw them, and the next try makes its own."""
+    store, inputs = desk.mint.store, desk.inputs
+    for local in local_releases(store, inputs.recipe.model, inputs.terms.owner):
+        if not local.published and not local.is_yanked:
+            remove_ref(store, inputs.recipe.model, local.ref.release)
 
 
 def remember_local(
@@ -117,19 +134,38 @@ def _again(desk: Desk, ours: Manifest, known: list[Local]) -> Settled | None:
     served, store = desk.served, desk.mint.store
     withdrawn = {row.release for row in served.yanked}
     newest = max(served.numbers, default=0)
-    if known and known[-1].manifest.release >= newest:
-        local = known[-1]
+    for local in _newest(known, newest):
         fit = not local.is_yanked and local.manifest.release not in withdrawn
         if fit and _holds(desk, local.manifest) and same_content(ours, local.manifest):
             files = dict(local.ref.objects)
-            if all(store.has(blob) for blob in files.values()):
+            whole = all(store.has(blob) for blob in files.values())
+            if whole and _is_signed(desk, store.read(files[ENVELOPE_FILE])):
                 return Settled(manifest=local.manifest, files=files, is_new=False)
     theirs = served.newest
     if theirs is None or theirs.release < newest or not served.on_main:
         return None
     if not _holds(desk, theirs) or not same_content(ours, theirs):
         return None
-    return Settled(manifest=theirs, files=_adopted(desk), is_new=False)
+    files = _adopted(desk)
+    if not _is_signed(desk, store.read(files[ENVELOPE_FILE])):
+        return None
+    return Settled(manifest=theirs, files=files, is_new=False)
+
+
+def _is_signed(desk: Desk, envelope: bytes) -> bool:
+    """Return whether a key that holds signed a release, and every key that is to sign it too."""
+    found = signers(envelope)
+    revoked = set(TrustRoot(desk.mint.home.keys).policy().revoked)
+    return not found <= revoked and {key.public.id for key in desk.keys[1:]} <= found
+
+
+def _newest(known: list[Local], at_least: int) -> Iterator[Local]:
+    """Yield the newest release that was published, before it those that came to nothing."""
+    for local in reversed(known):
+        if local.manifest.release >= at_least:
+            yield local
+        if local.published or local.is_yanked:
+            return
 
 
 def _holds(desk: Desk, manifest: Manifest) -> bool:

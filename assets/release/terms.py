@@ -13,7 +13,7 @@ from quantmint.registry.manifest.types import Publisher
 
 FILE: Final = "file:"
 _LANGUAGE: Final = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*|multilingual|code")
-_LINK: Final = re.compile(r"https://[^\s<>\"'`\\|()\[\]]{1,500}|LICENSE")
+_LINK: Final = re.compile(r"https://[^\s<>\"'`\\|()\[\]]{1,500}|LICENSE(\.md)?")
 
 
 class Terms(Strict):
@@ -21,7 +21,10 @@ class Terms(Strict):
 
     `publisher` is the owner of `hub` by default. `license` and `base_model` are taken from a Hub
     source's own repository name and must be given for other sources. `expires_days` bounds how
-    long nobody need ask for a newer release. `fp16` releases the 16-bit file too.
+    long nobody need ask for a newer release. `cosign` names further keys that sign too, while one
+    replaces another. `fp16` releases the 16-bit file too. `license_file`
+    is taken along instead of the license files that lie beside the source's weights. `openssf`
+    adds a signature for OpenSSF's model-signing tool, with the key of the same name.
     """
 
     hub: str | None = None
@@ -29,14 +32,17 @@ class Terms(Strict):
     publisher: Publisher | None = None
     private: bool = False
     key: str = "release"
+    cosign: tuple[str, ...] = ()
     expires_days: Annotated[int, Field(ge=1, le=3650)] = 365
     license: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]{0,63}$")] | None = None
     license_name: Annotated[str, Field(pattern=r"^[\w .+-]{1,80}$")] | None = None
     license_link: str | None = None
+    license_file: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
     base_model: str | None = None
     languages: tuple[str, ...] = ("en",)
     pipeline: Literal["text-generation"] = "text-generation"
     fp16: bool = False
+    openssf: bool = False
 
     _hub = field_validator("hub")(hub_repository)
     _base = field_validator("base_model")(hub_repository)
@@ -53,7 +59,7 @@ class Terms(Strict):
     @classmethod
     def _link(cls, value: str | None) -> str | None:
         if value is not None and _LINK.fullmatch(value) is None:
-            raise ValueError("license_link is an https address, or LICENSE")
+            raise ValueError("license_link is an https address, LICENSE or LICENSE.md")
         return value
 
     @model_validator(mode="after")
@@ -62,8 +68,8 @@ class Terms(Strict):
             raise ValueError("a release goes to exactly one of hub and path")
         if self.path is not None and self.publisher is None:
             raise ValueError("a release to a path needs `publisher:`, a name of your own")
-        if self.license == "other" and not (self.license_name and self.license_link):
-            raise ValueError("license: other needs license_name and license_link")
+        if self.license == "other" and not self.license_name:
+            raise ValueError("license: other needs license_name")
         return self
 
     @property

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from quantmint.assets.mint import Mint
+from quantmint.assets.recipe import Recipe
 from quantmint.assets.release.history import local_releases, tag_of
-from quantmint.assets.release.publishing import signing_key, status_signer
+from quantmint.assets.release.publishing import signer_names, signing_key, status_signer
 from quantmint.assets.release.terms import Terms
 from quantmint.registry.publish import Options, Published, Target, yank
 from quantmint.registry.refs import put_ref
 
 
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Which release is withdrawn and why; `variants` are those whose bytes are bad, else all."""
+
+    number: int
+    reason: str
+    variants: tuple[str, ...] = ()
+
+
 def withdraw(
-    mint: Mint, model: str, terms: Terms, target: Target, *, number: int, reason: str
+    mint: Mint, recipe: Recipe, terms: Terms, target: Target, *, order: Withdrawal
 ) -> Published:
-    """Withdraw release `number` of a model.
+    """Withdraw a release of a model.
 
     Raises:
-        UserError: there is no such release, or no reason was given.
+        UserError: there is no such release or variant, or no reason was given.
         RegistryError: the registry refused or failed.
     """
-    key = signing_key(mint, terms.key)
-    plain = " ".join(reason.split())
-    options = Options(work=mint.home.work, report=mint.report, sign=status_signer(key))
-    done = yank(tag_of(number), target, reason=plain, options=options)
+    keys = [signing_key(mint, name) for name in signer_names(terms)]
+    plain = " ".join(order.reason.split())
+    paths = [recipe.file_name(variant) for variant in order.variants]
+    options = Options(work=mint.home.work, report=mint.report, sign=status_signer(keys))
+    done = yank(
+        tag_of(order.number), target, reason=plain, options=options, withdrawn=paths or None
+    )
+    model = recipe.model
     for local in local_releases(mint.store, model, terms.owner):
-        if local.manifest.release == number and not local.is_yanked:
+        if local.manifest.release == order.number and not local.is_yanked:
             put_ref(
                 mint.store, model, local.ref.release, local.ref.objects,
                 body={**local.ref.body, "yanked": plain}, expected=local.ref.revision,

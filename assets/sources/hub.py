@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from quantmint.assets.mint import Mint
+from quantmint.assets.progress import bytes_in, growing
 from quantmint.assets.sources import checkpoint
 from quantmint.errors import IntegrityError, SourceError, UserError
-from quantmint.files import digest_of, human_bytes, sha256_of
+from quantmint.files import alone, digest_of, human_bytes, sha256_of
 from quantmint.registry.actions import Action, Outcome, perform
 from quantmint.registry.store import Blob
 from quantmint.registry.trees import TreeFile, check_path, put_tree
@@ -131,10 +132,14 @@ def fetch_one(mint: Mint, commit: Commit, name: str, *, limit: int) -> Blob:
 
     def fetch() -> Outcome:
         folder = mint.home.work / "downloads" / action.key
-        folder.mkdir(parents=True, exist_ok=True)
-        mint.report(f"fetching {file.name} ({human_bytes(file.size)})")
-        blob = _adopt(mint, _download(commit, file, folder), file)
-        shutil.rmtree(folder, ignore_errors=True)
+        waiting = f"another process fetches {file.name}: waiting for it"
+        with alone(folder.with_suffix(".lock"), lambda: mint.report(waiting)):
+            folder.mkdir(parents=True, exist_ok=True)
+            mint.report(f"fetching {file.name} ({human_bytes(file.size)})")
+            with growing(mint.report, file.name, file.size, lambda: bytes_in(folder)):
+                path = _download(commit, file, folder)
+            blob = _adopt(mint, path, file)
+            shutil.rmtree(folder, ignore_errors=True)
         return Outcome(outputs={"file": blob})
 
     return perform(mint.store, action, fetch).outputs["file"]
@@ -143,6 +148,14 @@ def fetch_one(mint: Mint, commit: Commit, name: str, *, limit: int) -> Blob:
 def _fetch(mint: Mint, commit: Commit, family: str | None, known: frozenset[str]) -> Outcome:
     # Kept between runs, so that a killed download goes on where it stopped.
     folder = mint.home.work / "downloads" / digest_of([commit.endpoint, commit.repo, commit.sha])
+    waiting = f"another process fetches {commit.repo}: waiting for it"
+    with alone(folder.with_suffix(".lock"), lambda: mint.report(waiting)):
+        return _fetch_into(folder, mint, commit, family, known)
+
+
+def _fetch_into(
+    folder: Path, mint: Mint, commit: Commit, family: str | None, known: frozenset[str]
+) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {file.name: file for file in commit.wanted}
     # Verified before it is believed: a damaged config must not be kept and refused for ever.
@@ -157,7 +170,9 @@ def _fetch(mint: Mint, commit: Commit, family: str | None, known: frozenset[str]
         blob = _stored(mint, file)
         if blob is None:
             mint.report(f"fetching {file.name} ({human_bytes(file.size)})")
-            blob = _adopt(mint, _download(commit, file, folder), file)
+            with growing(mint.report, file.name, file.size, lambda: bytes_in(folder)):
+                path = _download(commit, file, folder)
+            blob = _adopt(mint, path, file)
         files.append(TreeFile(file.name, blob))
     tree = put_tree(mint.store, files)
     weights = _check_whole(mint, files, architecture)
@@ -235,6 +250,7 @@ def _verify(path: Path, file: RemoteFile) -> None:
 def _explained(repo: str, revision: str) -> Iterator[None]:
     """Turn the Hub client's errors into ours."""
     import httpx2
+    from huggingface_hub import is_offline_mode
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -243,6 +259,8 @@ def _explained(repo: str, revision: str) -> Iterator[None]:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+
+    from quantmint.registry.publish.trouble import PASSING
 
     try:
         yield
@@ -265,11 +283,13 @@ def _explained(repo: str, revision: str) -> Iterator[None]:
         raise SourceError(
             f"the Hub at {endpoint()} can't be reached ({_first_line(error)})",
             mend="check the network, HF_ENDPOINT and HF_HUB_OFFLINE, and run again",
+            retryable=not is_offline_mode(),
         ) from error
     except HfHubHTTPError as error:
         raise SourceError(
             f"the Hub refused {repo}@{revision}: {_first_line(error)}",
             mend="run again in a few minutes; if it stays, check the Hub's status",
+            retryable=getattr(error.response, "status_code", 0) in PASSING,
         ) from error
 
 

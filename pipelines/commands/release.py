@@ -26,31 +26,45 @@ if TYPE_CHECKING:
 @click.option("--key", default="", help="The name of the key to sign with.")
 @click.option("--yank", type=int, metavar="N", help="Withdraw release N instead.")
 @click.option("--reason", default="", help="Why it is withdrawn; users read it.")
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    metavar="V",
+    help="Of a withdrawn release, only this variant's bytes are bad; more than once.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result for programs.")
 def release(
     model: str,
-    to: str,
     dry_run: bool,
-    private: bool,
-    key: str,
     yank: int | None,
     reason: str,
+    variants: tuple[str, ...],
     as_json: bool,
+    **asked: Any,  # noqa: ANN401 - the options that an order has
 ) -> None:
     """Publish what passed of a model: signed, tested again, in one commit.
 
     MODEL was built before (`quantmint build MODEL`). A release that says nothing new is not made
     again. The token comes from HF_TOKEN or `hf auth login`, the hub from HF_ENDPOINT.
     """
-    if (yank is None) != (not reason):
-        raise UserError("--yank and --reason go together", mend="--yank 3 --reason 'broken chat'")
+    if (yank is None) != (not reason) or (variants and yank is None):
+        raise UserError(
+            "--yank and --reason go together, and --variant with them",
+            mend="--yank 3 --reason 'broken chat'",
+        )
     progress = show_progress()
+    from quantmint.assets.release.publishing import require_keys
+    from quantmint.assets.release.withdrawing import Withdrawal
+    from quantmint.home import find_home
     from quantmint.pipelines.release import Order, rehearse, release_model, with_terms, yank_release
 
-    order = Order(to=to, private=private, key=key)
+    order = Order(**asked)
     found = with_terms(find_model(model), order)
+    if yank is None and found.spec.release is not None:
+        require_keys(find_home(), found.spec.release)
     if yank is not None:
-        done = yank_release(found, order, number=yank, reason=reason)
+        done = yank_release(found, order, Withdrawal(yank, reason, variants))
         said = {"target": done.target, "yanked": yank, "commit": done.commit,
                 "changed": done.changed}  # fmt: skip
         text = f"release {yank} is withdrawn from {done.target}"

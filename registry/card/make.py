@@ -8,7 +8,12 @@ from quantmint.registry.card import numbers
 from quantmint.registry.card.escape import code, escaped, fenced
 from quantmint.registry.card.facts import CardFacts
 from quantmint.registry.card.front import front_matter
-from quantmint.registry.manifest.release import MANIFEST_FILE, Manifest
+from quantmint.registry.manifest.release import (
+    MANIFEST_FILE,
+    MODEL_SIGNATURE_FILE,
+    OPENSSF_KEY_FILE,
+    Manifest,
+)
 
 PICTURES = {
     "size-kld.png": "Size of each file against its divergence from FP16",
@@ -116,7 +121,7 @@ def _provenance(manifest: Manifest, facts: CardFacts) -> Iterator[str]:
             f"{code(source.name)}" + (f" at {code(source.commit)}" if source.commit else ""),
         ),
         ("llama.cpp", f"{code(tools.llama_cpp_commit)} out of {escaped(tools.llama_cpp)}"),
-        ("compiler", f"{escaped(tools.compiler)}, CMake {escaped(tools.cmake)}"),
+        ("compiler", escaped(f"{tools.compiler}, CMake {tools.cmake}")),
         ("measured on", ", ".join(code(k.kernel) for k in tools.kernels) or numbers.NONE),
     ]
     if manifest.calibration is not None:
@@ -124,6 +129,7 @@ def _provenance(manifest: Manifest, facts: CardFacts) -> Iterator[str]:
         made_from = f"from {escaped(text.name)} ({code(text.sha256)})"
         matrix = code(manifest.calibration.imatrix_sha256)
         rows.append(("importance matrix", f"{matrix} {made_from}"))
+    rows.append(("license", _license(manifest, facts)))
     rows += [("assay text", f"{escaped(t.name)} ({code(t.sha256)})") for t in manifest.assay]
     yield "## Where it comes from"
     yield "\n".join(f"- {name}: {said}" for name, said in rows)
@@ -133,11 +139,30 @@ def _provenance(manifest: Manifest, facts: CardFacts) -> Iterator[str]:
         "verify a downloaded copy of this repository:"
     )
     scope = f"{manifest.publisher}/{manifest.model}"
+    repo = manifest.repository
+    fetch = f"hf download {repo} --local-dir FOLDER\n" if repo is not None else ""
     yield fenced(
-        f"quantmint keys trust {facts.key_file} --for {scope}\nquantmint verify FOLDER --strict",
+        f"{fetch}quantmint keys trust FOLDER/{facts.key_file} --for {scope}\n"
+        "quantmint verify FOLDER --strict",
         "sh",
     )
-    yield f"It expires on {manifest.expires[:10]}: by then there should be a newer release."
+    if any(file.path == OPENSSF_KEY_FILE for file in manifest.files):
+        yield (f"With OpenSSF's tool instead (it knows no release numbers and no expiry), and the "
+               f"key that the manifest lists as {code(OPENSSF_KEY_FILE)}:")  # fmt: skip
+        yield fenced(
+            "pip install model-signing pyOpenSSL\n"
+            f"model_signing verify key FOLDER --signature FOLDER/{MODEL_SIGNATURE_FILE} "
+            f"--public_key FOLDER/{OPENSSF_KEY_FILE} --no-ignore-git-paths",
+            "sh",
+        )
+    yield f"The release expires on {manifest.expires[:10]}: a newer one should be there by then."
+
+
+def _license(manifest: Manifest, facts: CardFacts) -> str:
+    name = facts.license_name or facts.license
+    files = [file.path for file in manifest.files if file.role == "license"]
+    links = ", ".join(f"[{escaped(path)}]({path})" for path in files)
+    return escaped(name) + (f"; its text: {links}" if links else "")
 
 
 def _withheld(manifest: Manifest) -> Iterator[str]:

@@ -33,7 +33,8 @@ def keys() -> None:
 @click.argument("name", default=DEFAULT_NAME)
 @click.option("--passphrase", is_flag=True, help="Ask for a passphrase, and encrypt the key.")
 @click.option("--model-signing", is_flag=True, help="Make a P-256 key for the OpenSSF tool.")
-def new(name: str, passphrase: bool, model_signing: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the public half for programs.")
+def new(name: str, passphrase: bool, model_signing: bool, as_json: bool) -> None:
     """Make a key, and trust it on this machine.
 
     The private half stays in QUANTMINT_HOME/keys, readable by you alone; back it up, for nobody
@@ -49,6 +50,9 @@ def new(name: str, passphrase: bool, model_signing: bool) -> None:
     if passphrase and word is None:
         word = click.prompt("passphrase", hide_input=True, confirmation_prompt=True, err=True)
     key = new_trusted_key(root, name, word).public
+    if as_json:
+        click.echo(json.dumps({"name": name, "id": key.id, "key": key.text, "pem": key.pem}))
+        return
     click.echo(f"key {name}  {key.id}")
     click.echo(f"others trust it with: quantmint keys trust {key.text} --for OWNER/MODEL")
 
@@ -72,26 +76,31 @@ def show(key: str, pem: bool, as_json: bool) -> None:
 @click.argument("key")
 @click.option("--for", "scopes", multiple=True, help="owner/model, owner/*, model; more than once.")
 @click.option("--name", default="", help="What you call its owner.")
-def trust(key: str, scopes: tuple[str, ...], name: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print what is trusted now, for programs.")
+def trust(key: str, scopes: tuple[str, ...], name: str, as_json: bool) -> None:
     """Believe a publisher's key: a file, or the word `ed25519:...`.
 
     Without --for it counts for every model. Compare the id with what the publisher says elsewhere.
     """
     trusted = TrustRoot(find_home().keys).trust(_given(key), scopes or (ANY,), name)
+    if as_json:
+        click.echo(json.dumps({"id": trusted.key.id, "for": list(trusted.scopes), "name": name}))
+        return
     click.echo(f"trusted {trusted.key.id}  for {', '.join(trusted.scopes)}")
 
 
 @keys.command()
 @click.argument("keyid")
 @click.option("--reason", default="", help="Why; it is told when a release is refused.")
-def revoke(keyid: str, reason: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the key's id for programs.")
+def revoke(keyid: str, reason: str, as_json: bool) -> None:
     """Never believe a key again, whenever it signed."""
     if reason and not reason.isprintable():
         raise UserError("the reason holds control characters", mend="write it in one plain line")
     root = TrustRoot(find_home().keys)
     full = root.find(keyid)
     root.revoke(full, reason)
-    click.echo(f"revoked {full}")
+    click.echo(json.dumps({"id": full, "reason": reason}) if as_json else f"revoked {full}")
 
 
 @keys.command("list")

@@ -36,10 +36,13 @@ def verify_release_folder(folder: Path, *, strict: bool, deep: bool, as_json: bo
     policy = TrustRoot(find_home().keys).policy()
     expect = Expect(said.model, said.publisher, said.release)
     verified = verify_folder(folder, policy, expect=expect, strict=strict, deep=deep)
+    from quantmint.registry.signing.openssf import check_listed
+
+    openssf = check_listed(folder, verified.manifest)
     if as_json:
-        click.echo(json.dumps(_facts(verified)))
+        click.echo(json.dumps({**_facts(verified), "openssf": openssf}))
         return
-    click.echo(_told(verified))
+    click.echo(_told(verified, openssf))
 
 
 def _facts(verified: Verified) -> dict[str, object]:
@@ -56,7 +59,7 @@ def _facts(verified: Verified) -> dict[str, object]:
     }
 
 
-def _told(verified: Verified) -> str:
+def _told(verified: Verified, openssf: str | None) -> str:
     manifest = verified.manifest
     rows = [
         [v.variant, v.file.path, human_bytes(v.file.size), v.file.sha256] for v in manifest.variants
@@ -69,6 +72,6 @@ def _told(verified: Verified) -> str:
     )
     parts.append(
         f"{manifest.identity} release {manifest.release}: {count} files are as listed; {by}; "
-        f"expires {manifest.expires[:10]}"
+        f"expires {manifest.expires[:10]}" + (f"; {openssf}" if openssf else "")
     )
     return "\n\n".join(parts)

@@ -11,10 +11,11 @@ from typing import Any, Final
 from quantmint.registry.linter.listing import Finding, Listing
 
 FRONT_MATTER_LIMIT: Final = 64 << 10
-# What a repository of ours ships: everything large goes through LFS or xet.
+# What a repository of ours ships: everything large goes through LFS or xet, and pictures do: for
+# a binary file that is not routed the Hub adds a line of its own to the file.
 ATTRIBUTES: Final = "".join(
     f"{pattern} filter=lfs diff=lfs merge=lfs -text\n"
-    for pattern in ("*.gguf", "*.imatrix", "*.dat")
+    for pattern in ("*.gguf", "*.imatrix", "*.dat", "*.png")
 )
 _LARGE: Final = (".gguf", ".imatrix", ".dat")
 _REPO: Final = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}")
@@ -71,7 +72,7 @@ def check_card(listing: Listing) -> Iterator[Finding]:
         yield Finding("card", "error", what, "write the card from the manifest again")
         return
     yield from _check_base(matter)
-    yield from _check_license(matter)
+    yield from _check_license(matter, listing)
     tags = matter.get("tags")
     if not isinstance(tags, list) or "gguf" not in tags:
         yield _card("error", "tags does not list `gguf`", "tags: [gguf]")
@@ -91,7 +92,7 @@ def _check_base(matter: dict[str, Any]) -> Iterator[Finding]:
         yield _card("error", what, "base_model_relation: quantized")
 
 
-def _check_license(matter: dict[str, Any]) -> Iterator[Finding]:
+def _check_license(matter: dict[str, Any], listing: Listing) -> Iterator[Finding]:
     name = matter.get("license")
     if not isinstance(name, str) or not name.strip():
         yield _card("error", "license is missing or no text", "license: mit (as the source's)")
@@ -102,6 +103,9 @@ def _check_license(matter: dict[str, Any]) -> Iterator[Finding]:
     link = matter.get("license_link")
     if link is not None and not (isinstance(link, str) and re.match(r"https://|LICENSE", link)):
         yield _card("error", "license_link is no https address and no file", "license_link: ...")
+    elif link is not None and "://" not in link and link not in listing.paths:
+        what = f"license_link is {link}, and there is no such file"
+        yield _card("error", what, "license_link: ...")
 
 
 def _card(severity: Any, what: str, line: str) -> Finding:  # noqa: ANN401

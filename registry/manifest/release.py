@@ -39,6 +39,9 @@ MANIFEST_FILE: Final = "quantmint.json"
 ENVELOPE_FILE: Final = "quantmint.dsse.json"
 PROVENANCE_FILE: Final = "provenance.intoto.json"
 MODEL_SIGNATURE_FILE: Final = "model.sig"
+KEY_FILE: Final = "release-key.pem"
+# Whoever lists this key says that `model.sig` is there: the manifest can't list the signature.
+OPENSSF_KEY_FILE: Final = "openssf-key.pem"
 TENSORS_FOLDER: Final = "tensors"
 # Files of a release folder that the manifest can't list: they are made from it, or sign it, or
 # say what became of it later (`publish/status`).

@@ -238,6 +238,12 @@ class FolderTarget:
         found = COMMIT.fullmatch(revision)
         if found is None:
             raise UserError(f"{self.name} has no revision {revision[:80]!r}")
+        if not (self.root / "commits" / f"{found[1]}.json").is_file():
+            raise RegistryError(
+                f"{self.name} has lost commit {found[1]}, which was there before: the folder went "
+                "back in time, or is no whole copy",
+                mend="bring the folder back whole, from a copy that is as new as its tags",
+            )
         commit = self._numbered(int(found[1]))
         if commit.name != revision:
             raise RegistryError(f"commit {found[1]} of {self.name} is not {revision}")

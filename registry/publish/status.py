@@ -19,6 +19,7 @@ from quantmint.registry.publish.target import Entry, Snapshot, Target
 from quantmint.registry.store import Blob
 
 LIMIT = 1 << 20
+STATUS_TYPE = "application/vnd.quantmint.status.v1+json"
 Sign = Callable[[bytes], bytes]
 
 

@@ -94,6 +94,7 @@ class Contact:
         return RegistryError(
             f"{what}: {self.endpoint} can't be reached{through} ({self.brief(found)})",
             mend=f"check the network, HF_ENDPOINT and the proxy settings; then {AGAIN}",
+            retryable=True,
         )
 
     def _refused(self, status: int, error: BaseException, what: str) -> QuantmintError:
@@ -133,7 +134,9 @@ class Contact:
             said, mend = f"failed again and again (HTTP {status})", f"wait a while, then {AGAIN}"
         else:
             said, mend = f"refused (HTTP {status}): {self.brief(error)}", AGAIN
-        return RegistryError(f"{what}: {self.endpoint} {said}", mend=mend)
+        return RegistryError(
+            f"{what}: {self.endpoint} {said}", mend=mend, retryable=status in PASSING
+        )
 
     def _no_token(self) -> UserError:
         if self.token:

@@ -24,10 +24,11 @@ def yank(
 ) -> Published:
     """Withdraw a release: one commit on main, and the tag `yanked/RELEASE` on its own commit.
 
-    The commit says so in the status file, with the digest of each GGUF file (or of the paths in
-    `withdrawn` alone), whose bytes no release may bring again and no puller may use. If main
-    carries the release, its files go from main and the card says why. The release's tag and the
-    bytes in the history stay: what was published stays provable.
+    The commit says so in the status file, with the digest of each GGUF file that main does not
+    serve in a later release (or of the paths in `withdrawn` alone): no release may bring these
+    bytes again, and no puller may use them. If main carries the release, its files go from main
+    and the card says why. The release's tag and the bytes in the history stay: what was published
+    stays provable.
 
     Raises:
         UserError: there is no such release or file, or no reason was given.
@@ -46,7 +47,10 @@ def yank(
     known = status.releases.get(release)
     is_said = known is not None and known.state == "yanked"
     if not is_said:
-        files = _withdrawn(yanked, withdrawn)
+        served = frozenset[str | None]()
+        if not _carries(head, yanked):
+            served = frozenset(entry.sha256 for entry in head.files.values())
+        files = _withdrawn(yanked, withdrawn, served)
         said = status.yanked(release, yanked.commit, reason, files)
         add = said.as_files(options.sign)
         change = _change(release, reason, head, yanked, add)
@@ -62,11 +66,20 @@ def yank(
     )  # fmt: skip
 
 
-def _withdrawn(yanked: Snapshot, paths: Collection[str] | None) -> dict[str, str]:
-    """Return the sha256 by path of what nobody may use any more."""
+def _withdrawn(
+    yanked: Snapshot, paths: Collection[str] | None, served: frozenset[str | None]
+) -> dict[str, str]:
+    """Return the sha256 by path of what nobody may use any more.
+
+    What a later release on main serves as well stays: who withdraws that names it, or its release.
+    """
     known = {path: entry.sha256 for path, entry in yanked.files.items() if entry.sha256}
     if paths is None:
-        return {path: sha256 for path, sha256 in known.items() if path.endswith(SUFFIX)}
+        return {
+            path: sha256
+            for path, sha256 in known.items()
+            if path.endswith(SUFFIX) and sha256 not in served
+        }
     for path in paths:
         if path not in known:
             raise UserError(f"the release has no large file {path!r}{nearest(path, known)}")

@@ -25,6 +25,8 @@ from quantmint.registry.tensors import check_table, read_table
 from quantmint.registry.trust_policy import Policy
 
 MOST_FILES: Final = 4096
+# Where the Hub's client keeps notes about a folder that it downloaded to; never part of a release.
+DOWNLOADER: Final = ".cache/huggingface"
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _MEND: Final = "fetch the release again; if it stays so, tell its publisher"
 
@@ -109,6 +111,8 @@ def verify_folder(
 def listing(folder: Path) -> set[str]:
     """Return the path of every file below `folder`, parts joined with `/`.
 
+    The notes of the Hub's own downloader are passed by.
+
     Raises:
         IntegrityError: there is a link or special file, or there are more than 4096 files.
     """
@@ -119,7 +123,8 @@ def listing(folder: Path) -> set[str]:
         for item in _entries(folder / inner):
             path = f"{inner}/{item.name}" if inner else item.name
             if item.is_dir(follow_symlinks=False):
-                waiting.append(path)
+                if path != DOWNLOADER:
+                    waiting.append(path)
             elif item.is_file(follow_symlinks=False):
                 found.add(path)
             else:

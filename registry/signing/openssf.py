@@ -2,27 +2,45 @@
 
 Optional: `pip install 'quantmint[openssf]'`. It takes ECDSA keys on P-256, so it has a key of
 its own (`keys/model-signing/<name>.pem`) that counts nowhere else. Both sides are made strict:
-nothing is ignored but the signature itself (by default the tool passes over `.git*`). It knows no
+nothing is ignored but the signature itself, the status of releases, which a registry adds later,
+and the notes of the Hub's downloader (by default the tool passes over `.git*`). It knows no
 release numbers and no expiry: our own manifest stays what a pull believes.
+
+The signature covers the manifest, so the manifest can't list it. It lists the public key instead
+(`openssf-key.pem`): where that stands, a missing or wrong `model.sig` is refused.
 """
 
 from __future__ import annotations
 
+import re
+import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quantmint import names
 from quantmint.errors import IntegrityError, UserError
 from quantmint.files import write_whole
 from quantmint.registry.keys import KEY_NAME, pem_of, require_private, write_private
-from quantmint.registry.manifest.release import MODEL_SIGNATURE_FILE
-from quantmint.registry.signing.folder import listing, read_capped
+from quantmint.registry.manifest.release import (
+    MODEL_SIGNATURE_FILE,
+    OPENSSF_KEY_FILE,
+    Manifest,
+)
+from quantmint.registry.publish.files import STATUS, STATUS_SIGNATURE
+from quantmint.registry.signing.folder import DOWNLOADER, listing, read_capped
 
 if TYPE_CHECKING:
     from model_signing import hashing
 
-SIGNATURE_LIMIT = 1 << 20
+SIGNATURE_LIMIT: Final = 1 << 20
+# What the tool's messages say, as it lists them.
+_FINDINGS: Final = (
+    ("changed since it was signed", r"Hash mismatch for \\?'(.+?)\\?':"),
+    ("added since", r"Extra files found in model .+?: (.+?)[\"']"),
+    ("missing", r"Missing files in model .+?: (.+?)[\"']"),
+)
 
 
 def key_path(root: Path, name: str) -> Path:
@@ -77,15 +95,15 @@ def sign_folder(folder: Path, root: Path, name: str) -> Path:
     listing(folder)
     target = folder / MODEL_SIGNATURE_FILE
     target.unlink(missing_ok=True)
-    staged = root / "model-signing" / f".{name}.{MODEL_SIGNATURE_FILE}"
-    try:
-        config = signing.Config().use_elliptic_key_signer(private_key=path)
-        config.set_hashing_config(_strict(target)).sign(folder, staged)
-        write_whole(target, staged.read_bytes())
-    except (ValueError, OSError) as error:
-        raise IntegrityError(f"{folder} could not be signed: {error}") from error
-    finally:
-        staged.unlink(missing_ok=True)
+    # Written in place by the tool: so it is made elsewhere, and appears whole.
+    with tempfile.TemporaryDirectory(prefix="quantmint.") as place:
+        staged = Path(place) / MODEL_SIGNATURE_FILE
+        try:
+            config = signing.Config().use_elliptic_key_signer(private_key=path)
+            config.set_hashing_config(_strict(folder)).sign(folder, staged)
+            write_whole(target, staged.read_bytes())
+        except (ValueError, OSError) as error:
+            raise IntegrityError(f"{folder} could not be signed: {error}") from error
     return target
 
 
@@ -102,19 +120,73 @@ def verify_folder_signature(folder: Path, public_key: Path) -> None:
     listing(folder)
     try:
         config = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
-        config.set_hashing_config(_strict(target)).verify(folder, target)
+        config.set_hashing_config(_strict(folder)).verify(folder, target)
     # The tool's parsers fail in many ways; a failure to read a signature must never be a success.
     except Exception as error:
         raise IntegrityError(
-            f"{target.name} is refused: {type(error).__name__}: {str(error)[:300]}",
+            f"{target.name} is refused: {_told(error)}",
             mend="fetch the release again; if it stays so, tell its publisher",
         ) from error
 
 
-def _strict(signature: Path) -> hashing.Config:
+def _told(error: Exception) -> str:
+    """Say what the tool found, without its digests as Python writes them."""
+    said = str(error)
+    parts = [
+        f"{what}: {', '.join(dict.fromkeys(found))}"[:300]
+        for what, pattern in _FINDINGS
+        if (found := re.findall(pattern, said))
+    ]
+    if type(error).__name__ == "InvalidSignature":
+        parts = ["it was made with another key, or altered"]
+    return "; ".join(parts) or f"{type(error).__name__}: {said[:300]}"
+
+
+def check_listed(folder: Path, manifest: Manifest) -> str | None:
+    """Verify `model.sig` of a release whose manifest lists the key for it.
+
+    Returns a line about what was done; None where the manifest lists no such key.
+
+    Raises:
+        IntegrityError: the signature is missing or wrong.
+    """
+    if not any(file.path == OPENSSF_KEY_FILE for file in manifest.files):
+        return None
+    target = folder / MODEL_SIGNATURE_FILE
+    if not target.is_file():
+        raise IntegrityError(
+            f"{MODEL_SIGNATURE_FILE} is missing, and the manifest lists the key that made it",
+            mend="fetch the release again; if it stays so, tell its publisher",
+        )
+    if not is_installed():
+        return (
+            f"{MODEL_SIGNATURE_FILE} was not checked: that needs pip install 'quantmint[openssf]'"
+        )
+    verify_folder_signature(folder, folder / OPENSSF_KEY_FILE)
+    return f"{MODEL_SIGNATURE_FILE} is right too"
+
+
+def is_installed() -> bool:
+    """Return whether OpenSSF's tool is there; it is not imported."""
+    return find_spec("model_signing") is not None and find_spec("OpenSSL") is not None
+
+
+def require(root: Path, name: str) -> None:
+    """Find out early whether `sign_folder` can work.
+
+    Raises:
+        UserError: the tool or the key is missing.
+    """
+    _tool()
+    public_pem(root, name)
+
+
+def _strict(folder: Path) -> hashing.Config:
     from model_signing import hashing
 
-    return hashing.Config().set_ignored_paths(paths=[signature], ignore_git_paths=False)
+    passed = (MODEL_SIGNATURE_FILE, STATUS, STATUS_SIGNATURE, DOWNLOADER)
+    paths = [folder / name for name in passed]
+    return hashing.Config().set_ignored_paths(paths=paths, ignore_git_paths=False)
 
 
 def _own_key(root: Path, name: str) -> Path:

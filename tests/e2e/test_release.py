@@ -87,7 +87,7 @@ def test_a_model_is_released_with_all_that_vouches_for_it(mint: Mint, first: Ran
         assert {at.context for at in variant.divergence} == {512, 1024}
         assert [on.generation[0].median > 0 for on in variant.kernels] == [True]
     assert {file.role for file in manifest.files} == {
-        "provenance", "measurements", "key", "ollama", "picture",
+        "provenance", "measurements", "key", "license", "ollama", "picture",
     }  # fmt: skip
     (folder,) = (mint.registry / "releases").glob("v1-*")
     assert json.loads((folder / "params").read_text())["stop"][0] == "<|endoftext|>"
@@ -211,3 +211,8 @@ def test_what_fails_the_present_gates_is_withheld_with_its_reason(mint: Mint, fi
     yanked = mint.run("release", model, "--yank", "1", "--reason", "its Q2_K is too weak")
     assert yanked.code == 0, yanked.err
     assert "release 1 is withdrawn" in yanked.out
+    # Only what release 2 does not carry: its own files must go on.
+    row = json.loads((mint.registry / "main.json").read_text())["files"]["quantmint.status.json"]
+    status = json.loads((mint.registry / row["at"]).read_text())["releases"]
+    assert list(status["v1"]["files"]) == ["Phi-3-nano-Q2_K.gguf"]
+    assert "nothing changed" in mint.run("release", model).out

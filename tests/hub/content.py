@@ -51,6 +51,16 @@ class Entry:
         return self.sha256 if self.is_lfs else self.git_oid
 
 
+def routed(attributes: bytes, path: str) -> bool:
+    """Return whether a `.gitattributes` sends that path to LFS."""
+    for line in attributes.decode().splitlines():
+        pattern, _, rest = line.partition(" ")
+        named = fnmatch.fnmatch(path, pattern) or fnmatch.fnmatch(Path(path).name, pattern)
+        if "filter=lfs" in rest and named:
+            return True
+    return False
+
+
 @dataclass(frozen=True)
 class Commit:
     """One commit: its 40 digits, what came before it, its message and all of its files."""
@@ -76,7 +86,8 @@ class Repo:
     def commit(self, files: Mapping[str, bytes] | Path, ref: str = "main") -> str:
         """Add a commit that holds exactly these files; return its 40 digits."""
         if isinstance(files, Path):
-            files = {p.name: p.read_bytes() for p in sorted(files.iterdir()) if p.is_file()}
+            paths = [path for path in sorted(files.rglob("*")) if path.is_file()]
+            files = {path.relative_to(files).as_posix(): path.read_bytes() for path in paths}
         entries = {
             name: Entry(data, name.endswith(LFS) or len(data) > BIG) for name, data in files.items()
         }
@@ -118,9 +129,4 @@ class Repo:
     def wants_lfs(self, path: str, size: int, sample: str, revision: str) -> bool:
         """Decide as the Hub does: by `.gitattributes`, by size, and by a look at the bytes."""
         attributes = self.files(revision).get(".gitattributes", ATTRIBUTES)
-        for line in attributes.decode().splitlines():
-            pattern, _, rest = line.partition(" ")
-            named = fnmatch.fnmatch(path, pattern) or fnmatch.fnmatch(Path(path).name, pattern)
-            if "filter=lfs" in rest and named:
-                return True
-        return size > 10 * BIG or b"\0" in base64.b64decode(sample)
+        return routed(attributes, path) or size > 10 * BIG or b"\0" in base64.b64decode(sample)

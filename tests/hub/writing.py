@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from .content import Entry
+from .content import Entry, routed
 from .pages import RefusedError
 from .reading import HubPages, page
 
@@ -191,6 +191,7 @@ def commit(pages: HubPages, name: str, branch: str) -> None:
         files = dict(head.files)
         for line in lines[1:]:
             _apply(pages, files, line["key"], line["value"])
+        _route(files)
         is_pr = "create_pr" in pages.query
         if is_pr:
             number = 1 + sum(b.startswith("refs/pr/") for b in repo.branches)
@@ -201,6 +202,18 @@ def commit(pages: HubPages, name: str, branch: str) -> None:
     if is_pr:
         found["pullRequestUrl"] = f"{pages.hub.url}/{name}/discussions/{number}"
     pages.send_json({"success": True, **found})
+
+
+def _route(files: dict[str, Entry]) -> None:
+    """Add a line to `.gitattributes` for each large file that it does not route: the Hub does."""
+    known = files.get(".gitattributes", Entry(b"", is_lfs=False)).data
+    lines = [
+        f"{path} filter=lfs diff=lfs merge=lfs -text\n".encode()
+        for path, entry in sorted(files.items())
+        if entry.is_lfs and not routed(known, path)
+    ]
+    if lines:
+        files[".gitattributes"] = Entry(known + b"".join(lines), is_lfs=False)
 
 
 def _apply(pages: HubPages, files: dict[str, Entry], key: str, value: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ def test_what_a_reader_looks_for_is_there(manifest: Manifest) -> None:
         "ollama run hf.co/my-org/Phi-3-nano-GGUF:Q4_K_M",
         "lms get https://huggingface.co/my-org/Phi-3-nano-GGUF@Q4_K_M",
         "quantmint pull my-org/Phi-3-nano-GGUF:Q4_K_M",
-        "quantmint keys trust release-key.pem --for my-org/phi-3-nano",
+        "quantmint keys trust FOLDER/release-key.pem --for my-org/phi-3-nano",
         "<|user|>\n{prompt}<|end|>\n<|assistant|>",
         "`<|end|>`, `<|user|>`",
         "`TQ1_0`: top1 0.31 is below 0.8",
@@ -81,6 +81,27 @@ def test_what_a_reader_looks_for_is_there(manifest: Manifest) -> None:
         "calibration.txt",
     ):
         assert line in text
+
+
+def test_licenses_and_the_openssf_key_stand_in_the_card_if_the_release_has_them(
+    manifest: Manifest,
+) -> None:
+    plain = text_of(manifest)
+    assert "- license: mit\n" in plain
+    assert "model_signing" not in plain
+    more = tuple(
+        OtherFile(path=path, size=1, sha256=str(n) * 64, role=role)
+        for n, (path, role) in enumerate(
+            (("LICENSE", "license"), ("NOTICE.txt", "license"), ("openssf-key.pem", "key"))
+        )
+    )
+    text = text_of(changed(manifest, files=(*manifest.files, *more)))
+    wanted = "license: mit; its text: [LICENSE](LICENSE), [NOTICE.txt](NOTICE.txt)"
+    assert wanted in text
+    assert (
+        "model_signing verify key FOLDER --signature FOLDER/model.sig --public_key "
+        "FOLDER/openssf-key.pem --no-ignore-git-paths"
+    ) in text
 
 
 def test_without_a_repository_no_command_names_one(manifest: Manifest) -> None:

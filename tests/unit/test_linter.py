@@ -155,6 +155,8 @@ def test_each_variant_alone_passes() -> None:
          "`other` without license_link", "license_link"),
         ({**release("Q4_K_M"), "README.md": CARD.replace("mit", "mit\nlicense_link: javascript:1")},
          "license_link is no https address", "license_link"),
+        ({**release("Q4_K_M"), "README.md": CARD.replace("mit", "mit\nlicense_link: LICENSE")},
+         "license_link is LICENSE, and there is no such file", "license_link"),
         ({**release("Q4_K_M"), "README.md": CARD.replace("[gguf", "[ggml")},
          "tags does not list `gguf`", "tags: [gguf]"),
         ({**release("Q4_K_M"), ".gitattributes": "*.bin filter=lfs -text\n"},

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 import pytest
 from pydantic import ValidationError
 
+from quantmint.assets.release import settling
 from quantmint.assets.release.changes import changelog, same_content
 from quantmint.assets.release.described import LONGEST, one_line
+from quantmint.assets.release.history import Local
 from quantmint.assets.release.stops import params_bytes, stop_texts
 from quantmint.assets.release.terms import Terms
 from quantmint.pipelines.assembly import build_definitions
@@ -23,6 +27,7 @@ from quantmint.registry.manifest.release import (
     Variant,
     Withheld,
 )
+from quantmint.registry.manifest.types import time_text
 from quantmint.registry.tensors import TensorTable, read_table
 from releases import Release, make_release, write_release
 
@@ -210,3 +215,28 @@ def test_a_signature_that_is_to_be_added_makes_a_release_and_a_license_does(
     licensed = manifest.model_copy(update={"files": (*manifest.files, text)})
     assert not same_content(licensed, manifest)
     assert "The license or its files changed." in changelog(licensed, manifest, tables_of(release))
+
+
+def made(number: int, *, published: bool = True, yanked: str = "") -> Any:
+    body = {"published": {"file:x": "1"} if published else {}, "yanked": yanked}
+    return Local(SimpleNamespace(body=body), SimpleNamespace(release=number))  # type: ignore[arg-type]
+
+
+def test_a_release_that_came_to_nothing_does_not_hide_the_published_one() -> None:
+    def newest(*known: Any, at_least: int = 0) -> list[int]:
+        return [local.manifest.release for local in settling._newest(list(known), at_least)]
+
+    assert newest(made(1), made(2), made(3, published=False)) == [3, 2]
+    assert newest(made(1), made(2, published=False, yanked="bad")) == [2]
+    assert newest(made(1), made(2), at_least=5) == []
+    assert newest() == []
+
+
+@pytest.mark.parametrize(("day", "holds"), [(0, True), (74, True), (76, False), (400, False)])
+def test_a_release_is_signed_anew_in_the_last_quarter_of_its_life(
+    manifest: Manifest, day: int, holds: bool
+) -> None:
+    begun = datetime(2026, 2, 1, tzinfo=UTC)
+    fields = {"created": time_text(begun), "expires": time_text(begun + timedelta(days=100))}
+    desk: Any = SimpleNamespace(now=begun + timedelta(days=day))
+    assert settling._holds(desk, manifest.model_copy(update=fields)) == holds

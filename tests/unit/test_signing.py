@@ -13,7 +13,12 @@ import pytest
 
 from quantmint.errors import IntegrityError, UserError
 from quantmint.registry.keys import KeyFolder
-from quantmint.registry.manifest.release import ENVELOPE_FILE, PROVENANCE_FILE
+from quantmint.registry.manifest.release import (
+    ENVELOPE_FILE,
+    OPENSSF_KEY_FILE,
+    PROVENANCE_FILE,
+    Manifest,
+)
 from quantmint.registry.manifest.statement import BUILDER, PAYLOAD_TYPE
 from quantmint.registry.provenance import verify_provenance
 from quantmint.registry.signing import openssf
@@ -189,6 +194,9 @@ OPENSSF = {
     "a file added": lambda f: (f / "x").write_bytes(b""),
     "a git hook added": lambda f: (f / ".git").mkdir() or (f / ".git" / "hook").write_bytes(b"x"),
     "attributes added": lambda f: (f / ".gitattributes").write_bytes(b"x"),
+    "a file beside the downloader's notes": lambda f: (
+        (f / ".cache").mkdir() or (f / ".cache" / "x").write_bytes(b"x")
+    ),
     "a file removed": lambda f: (f / "README.md").unlink(),
     "a file renamed": lambda f: (f / "README.md").rename(f / "README2.md"),
     "a link": lambda f: (f / "more").symlink_to(f / "README.md"),
@@ -213,11 +221,20 @@ def test_the_openssf_signature(release: Release, tmp_path: Path) -> None:
     release.verify(strict=True)  # ours holds with theirs beside it
     tool = [sys.executable, "-m", "model_signing", "verify", "key", release.folder]
     words = [*tool, "--signature", release.path("model.sig"), "--public_key", public]
-    ran = subprocess.run(
-        [*words, "--ignore-paths", release.path("model.sig"), "--no-ignore-git-paths"],
-        capture_output=True,
-        check=False,
-    )
+    words.append("--no-ignore-git-paths")
+    ran = subprocess.run(words, capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stderr.decode()
+    release.path("x").write_bytes(b"")
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 1
+    release.path("x").unlink()
+    # What a registry and the Hub's downloader add later is none of the signature's business.
+    later = ("quantmint.status.json", "quantmint.status.dsse.json", ".cache/huggingface/x.metadata")
+    for name in later:
+        release.path(name).parent.mkdir(parents=True, exist_ok=True)
+        release.path(name).write_bytes(b"{}")
+    openssf.verify_folder_signature(release.folder, public)
+    release.verify(strict=True)
+    ran = subprocess.run(words, capture_output=True, check=False)
     assert ran.returncode == 0, ran.stderr.decode()
     other = tmp_path / "other.pub"
     other.write_text(openssf.new_key(root, "other"))
@@ -236,3 +253,29 @@ def test_what_the_openssf_signature_refuses(release: Release, tmp_path: Path, na
     OPENSSF[name](release.folder)
     with pytest.raises(IntegrityError, match="is refused"):
         openssf.verify_folder_signature(release.folder, public)
+
+
+def test_a_signature_that_the_manifest_promises(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def manifest() -> Manifest:
+        return release.verify().manifest
+
+    assert openssf.check_listed(release.folder, manifest()) is None
+    public = openssf.new_key(release.keys.root, "mine").encode()
+    release.path(OPENSSF_KEY_FILE).write_bytes(public)
+    row = {**entry(OPENSSF_KEY_FILE, public).model_dump(), "role": "key"}
+    release.resign(lambda value: value["files"].append(row))
+    with pytest.raises(IntegrityError, match=r"model.sig is missing"):
+        openssf.check_listed(release.folder, manifest())
+    openssf.sign_folder(release.folder, release.keys.root, "mine")
+    assert openssf.check_listed(release.folder, manifest()) == "model.sig is right too"
+    release.path("README.md").write_bytes(b"altered")  # ours can't vouch for it, theirs does
+    with pytest.raises(IntegrityError, match=r"model.sig is refused"):
+        openssf.check_listed(release.folder, manifest())
+    monkeypatch.setitem(sys.modules, "model_signing", None)
+    monkeypatch.setattr(openssf, "find_spec", lambda _: None)
+    assert "was not checked" in str(openssf.check_listed(release.folder, manifest()))
+    with pytest.raises(UserError, match="tool is not installed") as caught:
+        openssf.require(release.keys.root, "mine")
+    assert "quantmint[openssf]" in str(caught.value)
