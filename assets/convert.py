@@ -10,6 +10,7 @@ from pathlib import Path
 from quantmint import names
 from quantmint.assets.conversion.added import model_name
 from quantmint.assets.mint import Mint
+from quantmint.assets.progress import bytes_in, growing
 from quantmint.assets.recipe import Recipe
 from quantmint.assets.source import SourceWeights
 from quantmint.errors import BuildError, IntegrityError, SourceError
@@ -88,12 +89,14 @@ def _convert(
     mint: Mint, recipe: Recipe, source: SourceWeights, folder: Path, name: str | None
 ) -> Outcome:
     mint.store.require_room(int(source.weights * 2.02))
-    script = converter_script(mint.home, mint.store)
+    script = converter_script(mint.home, mint.tools)
     with mint.store.stage() as stage:
         target = stage / "fp16.gguf"
         log = mint.log(recipe.model, "convert")
         try:
-            with heavy(mint.home, mint.report):
+            size = 2 * source.weights
+            watched = growing(mint.report, target.name, size, lambda: bytes_in(stage))
+            with heavy(mint.home, mint.report), watched:
                 tools.convert(script, folder, target, name=name, report=mint.report, log=log)
         except BuildError as error:
             raise _tokenizer_unknown(error) or error from None

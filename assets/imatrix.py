@@ -19,6 +19,7 @@ from quantmint.errors import UserError
 from quantmint.files import alone
 from quantmint.native import imatrix
 from quantmint.native.build import Bundle
+from quantmint.quiet import heavy
 from quantmint.registry import gguf
 from quantmint.registry.actions import Action, Outcome, lookup, record
 from quantmint.registry.store import Blob
@@ -130,7 +131,8 @@ def _collect(
             mend="name a longer text, or a smaller `imatrix: {context: ...}`",
         )
     mint.report(f"{recipe.model}: importance matrix from {text.origin}, {tokens} tokens")
-    path = imatrix.collect(bundle, job, tokens=tokens, report=mint.report, log=log)
+    with heavy(mint.home, mint.report):
+        path = imatrix.collect(bundle, job, tokens=tokens, report=mint.report, log=log)
     found = imatrix.inspect(path)
     facts = {
         "chunks": found.chunks,

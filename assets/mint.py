@@ -20,6 +20,11 @@ class Mint:
     threads: int
     report: Callable[[str], None]
 
+    @property
+    def tools(self) -> Store:
+        """The store as tools are taken from: they are not made again for a model's sake."""
+        return Store(self.home.store).open()
+
     def log(self, *parts: str) -> Path:
         """Return where the whole output of one tool goes."""
         return self.home.logs.joinpath(*parts[:-1]) / f"{parts[-1]}.log"

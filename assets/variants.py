@@ -13,12 +13,13 @@ from quantmint.assets.imatrix import FILE_NAME
 from quantmint.assets.mint import Mint
 from quantmint.assets.recipe import Recipe
 from quantmint.errors import IntegrityError
-from quantmint.files import digest_of
+from quantmint.files import alone, digest_of
 from quantmint.native.build import LADDER, Bundle
 from quantmint.native.ftypes import ftype
 from quantmint.native.ladder.engine import quantize
 from quantmint.native.ladder.model import LadderOptions, VariantFile
 from quantmint.native.ladder.telling import plain_lines
+from quantmint.quiet import heavy
 from quantmint.registry import gguf
 from quantmint.registry.actions import Action, Outcome, lookup, record
 from quantmint.registry.store import Blob, Store
@@ -62,10 +63,16 @@ def strike_variants(
     """
     actions = {variant: _action(fp16, bundle, variant, imatrix) for variant in variants}
     known = {variant: lookup(mint.store, action) for variant, action in actions.items()}
-    missing = [variant for variant, outcome in known.items() if outcome is None]
-    if missing:
-        made = _climb(mint, recipe, fp16, bundle, missing, imatrix=imatrix)
-        known |= {v: record(mint.store, actions[v], outcome) for v, outcome in made.items()}
+    if None in known.values():
+        folder = _folder(mint, fp16, imatrix)
+        waiting = "another process quantizes the same file: waiting for it"
+        with alone(folder.with_suffix(".lock"), lambda: mint.report(waiting)):
+            # Another process may have made some meanwhile.
+            known = {variant: lookup(mint.store, action) for variant, action in actions.items()}
+            missing = [variant for variant, outcome in known.items() if outcome is None]
+            if missing:
+                made = _climb(mint, recipe, fp16, bundle, missing, imatrix=imatrix)
+                known |= {v: record(mint.store, actions[v], done) for v, done in made.items()}
     for variant, outcome in known.items():
         assert outcome is not None
         blob = outcome.outputs["gguf"]
@@ -124,27 +131,33 @@ def _climb(
 ) -> dict[str, Outcome]:
     """Make the variants in one pass; after a kill the folder stays, and the next run resumes."""
     mint.store.require_room(sum(int(expected_size(fp16, name) * 1.1) for name in variants))
-    key = fp16.blob.sha256[:32] + (f"-{imatrix.sha256[:16]}" if imatrix else "")
-    folder = mint.home.work / "ladder" / key
+    folder = _folder(mint, fp16, imatrix)
     folder.mkdir(parents=True, exist_ok=True)
     if imatrix is not None:
         mint.store.link(imatrix, folder / FILE_NAME)
     mint.report(f"{recipe.model}: quantizing to {', '.join(variants)}")
-    files = quantize(
-        mint.store.path(fp16.blob.sha256).absolute(),
-        folder.absolute(),
-        variants,
-        program=bundle.tool(LADDER),
-        # A plain name, from the folder it lies in: a variant's header repeats it.
-        imatrix=Path(FILE_NAME) if imatrix else None,
-        cwd=folder,
-        threads=mint.threads,
-        options=LadderOptions(source_digest=fp16.blob.sha256),
-        progress=plain_lines(mint.report),
-    )
+    with heavy(mint.home, mint.report):
+        files = quantize(
+            mint.store.path(fp16.blob.sha256).absolute(),
+            folder.absolute(),
+            variants,
+            program=bundle.tool(LADDER),
+            # A plain name, from the folder it lies in: a variant's header repeats it.
+            imatrix=Path(FILE_NAME) if imatrix else None,
+            cwd=folder,
+            threads=mint.threads,
+            options=LadderOptions(source_digest=fp16.blob.sha256),
+            progress=plain_lines(mint.report),
+        )
     outcomes = {file.variant: _take(mint, file) for file in files}
     shutil.rmtree(folder, ignore_errors=True)
     return outcomes
+
+
+def _folder(mint: Mint, fp16: Converted, imatrix: Blob | None) -> Path:
+    """Return where the variants of that file lie while they are made."""
+    key = fp16.blob.sha256[:32] + (f"-{imatrix.sha256[:16]}" if imatrix else "")
+    return mint.home.work / "ladder" / key
 
 
 def _take(mint: Mint, file: VariantFile) -> Outcome:

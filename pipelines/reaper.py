@@ -2,39 +2,35 @@
 
 Dagster keeps such a run "started" for ever, and with it the pool slots that its steps had claimed:
 the next run would wait for them without end. Run monitoring mends that while the daemon is up;
-this mends it whenever the command line begins a run.
+this mends it whenever the command line begins a run, and before the service starts.
 """
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
 import dagster as dg
 
-from quantmint.pipelines.launcher import started_at, worker_of
+from quantmint.pipelines.alive import process_tag, worker_of
 
-PROCESS_TAG: Final = "quantmint/process"
 UNFINISHED: Final = [
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-# Clocks and rounding may differ by this much between two readings of a start time.
-SLACK_SECONDS: Final = 5.0
+__all__ = ["UNFINISHED", "process_tag", "reap"]
 
 
-def process_tag() -> dict[str, str]:
-    """Return the tag by which a run of this process is recognized: its id and start time."""
-    return {PROCESS_TAG: f"{os.getpid()}-{started_at(os.getpid()) or 0:.0f}"}
+def reap(instance: dg.DagsterInstance, *, service_is_down: bool = False) -> list[str]:
+    """Fail every run whose process is gone and free its pool slots; return their ids.
 
-
-def reap(instance: dg.DagsterInstance) -> list[str]:
-    """Fail every run whose process is gone and free its pool slots; return their ids."""
+    While the service is down, and nothing of it is left, a run that it was about to start never
+    will: it is failed as well.
+    """
     dead = [
         run
         for run in instance.get_runs(filters=dg.RunsFilter(statuses=UNFINISHED))
-        if not _lives(instance, run)
+        if not _lives(instance, run, unknown=not service_is_down)
     ]
     for run in dead:
         instance.report_run_failed(run, "the process of this run is gone")
@@ -48,11 +44,6 @@ def reap(instance: dg.DagsterInstance) -> list[str]:
     return [run.run_id for run in dead]
 
 
-def _lives(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    tag = run.tags.get(PROCESS_TAG)
-    if tag is not None:
-        pid, _, began = tag.partition("-")
-        now = started_at(int(pid))
-        return now is not None and abs(now - float(began)) <= SLACK_SECONDS
+def _lives(instance: dg.DagsterInstance, run: dg.DagsterRun, *, unknown: bool) -> bool:
     worker = worker_of(instance, run)
-    return worker is None or worker.is_running
+    return unknown if worker is None else worker.is_running

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from quantmint.pipelines.spec import shipped
 
 
@@ -11,11 +13,16 @@ class ModelFiles:
     def __init__(self) -> None:
         self._seen = _stamps()
 
-    def changed(self) -> bool:
-        """Return whether a model file came, went or was written since the last look."""
+    def follow(self, reload: Callable[[], object]) -> bool:
+        """Call `reload` if a model file came, went or was written; return whether it worked.
+
+        One that gives nothing did not work: it is called again at the next look.
+        """
         now = _stamps()
-        changed, self._seen = now != self._seen, now
-        return changed
+        if now == self._seen or not reload():
+            return False
+        self._seen = now
+        return True
 
 
 def _stamps() -> dict[str, tuple[int, int]]:

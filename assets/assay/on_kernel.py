@@ -17,6 +17,7 @@ from quantmint.native.evaluation.jobs import Jobs, Probe, Setup
 from quantmint.native.evaluation.results import Agreement, Sameness, SpeedAt, Speeds
 from quantmint.native.evaluation.speed import Race, measure_speed
 from quantmint.native.host import cpu_name
+from quantmint.quiet import quiet
 from quantmint.registry.actions import Action, Outcome, perform
 from quantmint.registry.store import Blob
 
@@ -111,7 +112,8 @@ def speeds_of(
     )
 
     def measure() -> Outcome:
-        found = measure_speed(bundle, mint.store.path(gguf.sha256), race, log=log)
+        with quiet(mint.home, mint.report):
+            found = measure_speed(bundle, mint.store.path(gguf.sha256), race, log=log)
         return Outcome(facts=asdict(found))
 
     return _speeds(perform(mint.store, action, measure).facts)

@@ -103,7 +103,7 @@ def _ask(mint: Mint, recipe: Recipe, source: SourceWeights, made: Converted) -> 
     request = {
         "folder": str(source_folder(mint, recipe, source)),
         "gguf": str(mint.store.path(made.blob.sha256)),
-        "gguf_py": str(converter_script(mint.home, mint.store).parent / "gguf-py"),
+        "gguf_py": str(converter_script(mint.home, mint.tools).parent / "gguf-py"),
     }
     command = Command(
         argv=[sys.executable, "-m", "quantmint.assets.conversion.weights_child"],

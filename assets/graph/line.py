@@ -29,9 +29,9 @@ from quantmint.native.kernels import (
 from quantmint.orphans import end_with_parent, is_step
 
 OWNERS: Final = ["team:mint"]
-# For steps that need a server of others: half a minute at first, four minutes in the end.
+# For steps that need a server of others. Waits of about 20, 60, 140, 300 seconds.
 PATIENCE: Final = dg.RetryPolicy(
-    max_retries=4, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+    max_retries=4, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
 )
 # Runs that one build is made of carry the first one's id under this tag.
 BUILD_TAG: Final = "quantmint/build"
@@ -133,7 +133,7 @@ def bundle_of(mint: Mint, kernel: Kernel) -> Bundle:
         BuildError, SourceError: it can't be built.
     """
     choose([kernel.name])
-    return build_kernel(mint.home, mint.store, kernel, mint.report)
+    return build_kernel(mint.home, mint.tools, kernel, mint.report)
 
 
 def record(
@@ -168,7 +168,9 @@ def check_result(key: dg.AssetKey, verdict: Verdict) -> dg.AssetCheckResult:
 
 
 def _plain(value: object) -> Any:  # noqa: ANN401
-    return value if isinstance(value, str | int | float | bool) else str(value)
+    if isinstance(value, float):
+        return float(f"{value:.6g}")  # the page shows every digit that there is
+    return value if isinstance(value, str | int | bool) else str(value)
 
 
 def last_metadata(instance: dg.DagsterInstance, key: dg.AssetKey) -> Mapping[str, Any] | None:

@@ -101,7 +101,13 @@ def release_metadata(done: Released, *, tracked: bool) -> dict[str, Any]:
         for v in manifest.variants
     ]
     withheld = [{"variant": row.variant, "reason": row.reason} for row in manifest.withheld]
+    page = f"{published.target}/tree/{published.commit}"
+    link = {"page": dg.MetadataValue.url(page)} if page.startswith("http") else {}
+    without = f"; withheld: {', '.join(row.variant for row in manifest.withheld)}"
     return {
+        "summary": f"release {manifest.release}: {len(files)} variants"
+        f"{without if withheld else ''}",
+        **link,
         "sha256": done.manifest_blob.sha256,
         "size": done.manifest_blob.size,
         "release": manifest.release,

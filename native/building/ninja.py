@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -35,7 +36,9 @@ def compile_targets(
     """
     count = jobs() if most_jobs is None else most_jobs
     argv: list[str | Path] = [chain.ninja.path, "-C", folder, f"-j{count}", *targets]
-    command = Command(argv=argv, limits=Limits(wall_seconds=12 * 3600), log=log)
+    command = Command(
+        argv=argv, limits=Limits(wall_seconds=12 * 3600), log=log, ended_by=signal.SIGTERM
+    )
     try:
         run(command, on_line=_Progress(report))
     except BuildError as error:

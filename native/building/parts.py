@@ -26,6 +26,7 @@ from quantmint.native.building.options import (
 from quantmint.native.building.parallel import MEMORY_PER_CUDA_JOB, jobs
 from quantmint.native.building.trees import BuildTree, configure_quantizer, quantizer_identity
 from quantmint.native.matrix import Kernel
+from quantmint.quiet import heavy
 from quantmint.registry.actions import Action, Outcome, lookup, perform, record
 from quantmint.registry.store import Blob, Store
 from quantmint.registry.trees import Tree, TreeFile, load_tree, put_tree
@@ -66,7 +67,7 @@ def make_base(tree: BuildTree, report: Report) -> Part:
     )
 
     def build() -> Outcome:
-        with tree.alone(report):
+        with tree.alone(report), heavy(tree.home, report):
             tree.configure(report)
             report("compiling llama.cpp's tools")
             _compile(tree, TOOLS, report, "tools")
@@ -101,7 +102,7 @@ def make_kernels(tree: BuildTree, kernels: Sequence[Kernel], report: Report) -> 
     outcomes = [lookup(tree.store, action) for action in actions]
     left = [kernel for kernel, known in zip(kernels, outcomes, strict=True) if known is None]
     if left:
-        with tree.alone(report):
+        with tree.alone(report), heavy(tree.home, report):
             tree.configure(report)
             names = ", ".join(kernel.name for kernel in left)
             report(f"compiling kernel{'s' if len(left) > 1 else ''} {names}")

@@ -23,25 +23,30 @@ class QuantmintError(Exception):
     """Base of every error that quantmint raises on purpose.
 
     `what` says what happened and what it means; `mend` is the command or step that mends it.
+    `retryable`: the same thing may succeed a little later, with nothing mended by anybody (a
+    server that is down or overloaded). The service tries such a thing again by itself.
     """
 
     exit_code: ClassVar[int] = 70
 
-    def __init__(self, what: str, *, mend: str | None = None) -> None:
+    def __init__(self, what: str, *, mend: str | None = None, retryable: bool = False) -> None:
         super().__init__(what, mend)
         self.what = what
         self.mend = mend
+        self.retryable = retryable
 
     def __str__(self) -> str:
         return self.what if self.mend is None else f"{self.what}\n  mend: {self.mend}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.what, self.mend))
+        return (_rebuild, (type(self), self.what, self.mend, self.retryable))
 
 
-def _rebuild(kind: type[QuantmintError], what: str, mend: str | None) -> QuantmintError:
-    """Unpickle with the keyword argument that `Exception.__reduce__` would drop."""
-    return kind(what, mend=mend)
+def _rebuild(
+    kind: type[QuantmintError], what: str, mend: str | None, retryable: bool
+) -> QuantmintError:
+    """Unpickle with the keyword arguments that `Exception.__reduce__` would drop."""
+    return kind(what, mend=mend, retryable=retryable)
 
 
 class UserError(QuantmintError):

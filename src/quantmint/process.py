@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from quantmint.errors import BuildError
+from quantmint.orphans import PR_SET_PDEATHSIG
 
+# How long a tool that ends its own children may take for it.
+STOP_SECONDS = 5.0
 # What a tool gets of our environment. A token, a proxy's password or a PYTHONPATH is not in it.
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "USER", "SOURCE_DATE_EPOCH")
 LAST_LINES = 15
@@ -36,7 +39,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One run of a tool: what is executed, where, with what environment and which limits."""
+    """One run of a tool: what is executed, where, with what environment and which limits.
+
+    `ended_by` ends it when we are gone: SIGTERM for a tool that starts children in process groups
+    of their own and ends them itself (ninja), which nobody else could find.
+    """
 
     argv: Sequence[str | Path]
     cwd: Path | None = None
@@ -45,6 +52,7 @@ class Command:
     log: Path | None = None
     stdin: bytes | None = None
     pass_env: Sequence[str] = ()
+    ended_by: signal.Signals = signal.SIGKILL
 
     @property
     def line(self) -> str:
@@ -94,7 +102,7 @@ def run(
     except subprocess.TimeoutExpired:
         timed_out = True
     finally:
-        end_group(process)
+        end_group(process, command.ended_by)
         feeder.join()
         finished = Finished(process.returncode, out.text(), err.text())
         _keep_log(command, finished)
@@ -139,8 +147,12 @@ def describe_exit(code: int) -> str:
         return f"was ended by signal {-code}"
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes], first: signal.Signals = signal.SIGKILL) -> None:
     """End whatever is left of the child's process group, then reap the child."""
+    if first is not signal.SIGKILL and process.poll() is None:
+        process.send_signal(first)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -151,8 +163,8 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
     libc = ctypes.CDLL(None)  # loaded before the fork: nothing may be allocated after it
 
     def before_exec() -> None:
-        # A killed build must leave no tool running that still writes (1 is PR_SET_PDEATHSIG).
-        libc.prctl(1, signal.SIGKILL)
+        # A killed build must leave no tool running that still writes.
+        libc.prctl(PR_SET_PDEATHSIG, command.ended_by)
         if os.getppid() != parent:
             os._exit(125)
         _set_limits(command.limits)

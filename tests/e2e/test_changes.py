@@ -167,3 +167,17 @@ def test_outdated_looks_upstream_and_says_why(changing: Changing) -> None:
     found = {step["asset"]: step["certain"] for step in planned["steps"] if step["reason"]}
     assert found["mini/source_weights"]
     assert not found["mini/report"]
+
+
+def test_force_does_all_work_again_and_gives_the_same_bytes(changing: Changing) -> None:
+    before = {row["variant"]: row for row in changing.build()["variants"]}
+    ran = changing.run("build", changing.file, "--force", "--json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    made = {name.removeprefix("mini/").replace(f"_{KERNEL}", "") for name in found["made"]}
+    assert made == {SOURCE, FP16, MATRIX} | REST
+    for row in found["variants"]:
+        assert row["sha256"] == before[row["variant"]]["sha256"]
+        assert row["cached"] is False
+    said = [line for line in ran.err.splitlines() if "convert_hf_to_gguf.py" in line]
+    assert len(said) == 1  # once in a run, though several steps ask for the same work

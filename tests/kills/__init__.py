@@ -1,0 +1,1 @@
+"""The service and its runs, killed at any point: see `__main__`."""
