@@ -2,9 +2,10 @@
 
     python benchmarks/pull.py [--size 1.0] [--rounds 3] [--folder FOLDER]
 
-Both are whole processes, started afresh in turns. Ours checks the release's signature, fetches, and
-hashes every byte as it is stored and synced; `hf download` does none of that. Then two deltas:
-another chat template (all tensors are here), and a variant of which half the tensors are here.
+Both are the commands that people use, started afresh in turns. `quantmint pull --strict` checks the
+release's signature, fetches, hashes every byte as it is stored and synced, and reads the header;
+`hf download` does none of that. Then two deltas: another chat template (all tensors are here), and
+a variant of which half the tensors are here.
 The server keeps the files in memory and speaks the Hub's protocol, without xet.
 """
 
@@ -23,48 +24,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from gguf_builder import TEXT, File, Row, array, string, text
-from quantmint.registry.manifest.release import ENVELOPE_FILE
+from quantmint.registry.manifest.release import ENVELOPE_FILE, MANIFEST_FILE
+from quantmint.registry.manifest.types import time_text
 from quantmint.registry.tensors import make_table, table_bytes
 from releases import make_release
 
 ROOT = Path(__file__).resolve().parents[1]
 TENSOR = 4 << 20
 BASE, TEMPLATE, HALF = "Q8_0", "Q6_K", "Q4_K_M"
-PULL = """
-import json, sys
-from pathlib import Path
-import httpx2
-from quantmint.registry.signing.release import Expect, accept_release
-from quantmint.registry.store import Store
-from quantmint.registry.tensors import read_table
-from quantmint.registry.transfer import Item, LocalFile, Origin, fetch_all
-from quantmint.registry.trust_root import TrustRoot
-
-asked = json.loads(sys.argv[1])
-base = asked["base"]
-envelope = httpx2.get(f"{base}/quantmint.dsse.json", follow_redirects=True).content
-release = accept_release(TrustRoot(Path(asked["keys"])), envelope, expect=Expect("phi-3-nano"))
-assert release.signer is not None
-store = Store(Path(asked["store"])).open()
-rows = {row.variant: row for row in release.manifest.variants}
-wanted = rows[asked["variant"]]
-table, local = None, ()
-if asked["after"]:
-    old = rows[asked["after"]]
-    origin = Origin(base, paths={row.tensors.path: Path(row.tensors.path).name for row in rows.values()})
-    items = [Item(sha256=r.tensors.sha256, size=r.tensors.size, path=r.tensors.path) for r in (wanted, old)]
-    fetch_all(items, [origin], store)
-    table, known = (read_table(store.path(i.sha256).read_bytes(), what="table") for i in items)
-    local = (LocalFile(store.path(old.file.sha256), known),)
-item = Item(sha256=wanted.file.sha256, size=wanted.file.size, path=wanted.file.path, table=table, local=local)
-(took,) = fetch_all([item], [base], store)
-print(json.dumps([took.way, took.fetched, took.reused, took.requests]))
-"""  # noqa: E501
+REPO = "my-org/Phi-3-nano-GGUF"
 
 
 @dataclass(frozen=True)
@@ -74,7 +48,7 @@ class Took:
     wall: float
     cpu: float
     memory: int
-    said: list[Any]
+    said: dict[str, Any]
 
 
 def write_gguf(path: Path, template: str, seeds: list[int]) -> None:
@@ -99,7 +73,7 @@ def make_files(folder: Path, size: int) -> Path:
     """Make a signed release of three large variants, and serve all of it from one folder."""
     release = make_release(folder)
     served = folder / "served"
-    served.mkdir()
+    (served / "tensors").mkdir(parents=True)
     seeds = list(range(size // TENSOR))
     half = [seed + (1 << 20) * (seed % 2) for seed in seeds]
     recipes = {BASE: ("old", seeds), TEMPLATE: ("new" * 900, seeds), HALF: ("old", half)}
@@ -110,7 +84,7 @@ def make_files(folder: Path, size: int) -> Path:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         table = table_bytes(make_table(path, path.name, sha256))
-        (served / f"{name}.json").write_bytes(table)
+        (served / "tensors" / f"{name}.json").write_bytes(table)
         rows[name] = {
             "file": {"path": path.name, "size": path.stat().st_size, "sha256": sha256},
             "tensors": {
@@ -121,17 +95,19 @@ def make_files(folder: Path, size: int) -> Path:
         }
     like = release.manifest["variants"][0]
     variants = [{**like, "variant": name, **row} for name, row in rows.items()]
-    release.resign(lambda value: value.update(variants=variants))
-    shutil.copy(release.path(ENVELOPE_FILE), served)
+    ends = time_text(datetime.now(UTC) + timedelta(days=30))
+    release.resign(lambda value: value.update(variants=variants, files=[], expires=ends))
+    for name in (ENVELOPE_FILE, MANIFEST_FILE):
+        shutil.copy(release.path(name), served)
     return served
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """Serve a folder's files as the repository `org/name`; yield the hub's address."""
+    """Serve a folder's files as one repository; yield the hub's address."""
     command = [sys.executable, "-m", "tests.hub", "--port", "0", "--no-xet"]
     with subprocess.Popen(
-        [*command, "--repo", f"org/name={folder}"], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        [*command, "--repo", f"{REPO}={folder}"], cwd=ROOT, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     ) as server:  # fmt: skip
         assert server.stdout is not None
@@ -160,11 +136,8 @@ def timed(command: list[str], env: dict[str, str]) -> Took:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{command[:3]} failed: {process.returncode}")
-    is_json = said.startswith("[")
-    return Took(
-        wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10,
-        json.loads(said) if is_json else [],
-    )  # fmt: skip
+    cpu, memory = usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10
+    return Took(wall, cpu, memory, json.loads(said) if said.startswith("{") else {})
 
 
 def hf_download(url: str, folder: Path) -> Took:
@@ -176,19 +149,27 @@ def hf_download(url: str, folder: Path) -> Took:
         "HF_ENDPOINT": url, "HF_HOME": str(folder / "hf-home"), "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_UPDATE_CHECK": "1", "HF_TOKEN": "",
     }  # fmt: skip
-    took = timed([str(hf), "download", "org/name", name, "--local-dir", str(target)], env)
+    took = timed([str(hf), "download", REPO, name, "--local-dir", str(target)], env)
     shutil.rmtree(target)
     shutil.rmtree(folder / "hf-home", ignore_errors=True)
     return took
 
 
-def pull(url: str, folder: Path, variant: str, after: str = "") -> Took:
-    """Pull a variant into the store below `folder`."""
-    asked = {
-        "base": f"{url}/org/name/resolve/main", "keys": str(folder / "keys"),
-        "store": str(folder / "store"), "variant": variant, "after": after,
+def pull(url: str, folder: Path, variant: str) -> Took:
+    """Pull a variant into the home below `folder`."""
+    command = [str(Path(sys.executable).with_name("quantmint")), "pull", f"{REPO}:{variant}"]
+    env = {
+        "HF_ENDPOINT": url, "HF_HOME": str(folder / "hf-home"), "HF_TOKEN": "",
+        "QUANTMINT_HOME": str(folder / "home"),
     }  # fmt: skip
-    return timed([sys.executable, "-c", PULL, json.dumps(asked)], {})
+    return timed([*command, "--strict", "--json"], env)
+
+
+def fresh_home(folder: Path) -> None:
+    """Make an empty home that trusts the publisher."""
+    shutil.rmtree(folder / "home", ignore_errors=True)
+    (folder / "home").mkdir()
+    shutil.copytree(folder / "keys", folder / "home" / "keys")
 
 
 def show(name: str, took: list[Took], size: int) -> None:
@@ -204,10 +185,10 @@ def show(name: str, took: list[Took], size: int) -> None:
 def show_delta(name: str, runs: list[Took], full: float) -> None:
     """Print what the quickest pull took that found bytes here."""
     took = min(runs, key=lambda one: one.wall)
-    way, fetched, reused, requests = took.said
+    fetched, reused = took.said["fetched"], took.said["reused"]
     print(
         f"{name:34} {took.wall:6.2f} s ({full / took.wall:.1f} x as fast as in full)  fetched "
-        f"{fetched:,} bytes in {requests} requests, {reused:,} were here ({way})",
+        f"{fetched:,} bytes, {reused:,} were here ({took.said['ways'][0]})",
         flush=True,
     )
 
@@ -227,12 +208,12 @@ def main() -> None:
             theirs, ours, template, half = [], [], [], []
             for _ in range(options.rounds):
                 theirs.append(hf_download(url, folder))
-                shutil.rmtree(folder / "store", ignore_errors=True)
+                fresh_home(folder)
                 ours.append(pull(url, folder, BASE))
-                template.append(pull(url, folder, TEMPLATE, after=BASE))
-                half.append(pull(url, folder, HALF, after=BASE))
+                template.append(pull(url, folder, TEMPLATE))
+                half.append(pull(url, folder, HALF))
             show("hf download", theirs, size)
-            show("quantmint, signature and hashes", ours, size)
+            show("quantmint pull", ours, size)
             ratio = min(t.wall for t in theirs) / min(t.wall for t in ours)
             middle = median(t.wall for t in theirs) / median(t.wall for t in ours)
             print(f"speed against hf download: best {ratio:.2f} x, median {middle:.2f} x")

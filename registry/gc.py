@@ -29,6 +29,7 @@ from quantmint.registry.leases import exclusive
 from quantmint.registry.marks import Marks, Why
 from quantmint.registry.store import Store
 from quantmint.registry.sweeping import Trashed, put_back, trash_path
+from quantmint.registry.transfer.partial import stale_partials, sweep_partials
 
 _Row = tuple[Literal["object", "tree"], str]
 
@@ -64,6 +65,7 @@ class Report:
     folders: list[str] = field(default_factory=list)
     records: list[str] = field(default_factory=list)
     temporaries: list[Path] = field(default_factory=list)
+    partials: list[Path] = field(default_factory=list)
     freed: int = 0
 
 
@@ -107,6 +109,7 @@ class _Collection:
         if self._policy.dry_run:
             self._report.removed, self._report.folders = doomed, folders
             self._report.freed = sum(self._frees(self._store.path(i.sha256)) for i in doomed)
+            self._report.partials = self._partials()
             return self._report
         for path in expired:
             path.unlink(missing_ok=True)
@@ -116,7 +119,15 @@ class _Collection:
             self._remove(self._move_out(batch))
         for folder in (*self._folders, self._store.actions, self._store.refs):
             self._report.temporaries += sweep_temporaries(folder)
+        self._report.partials = self._partials()
         return self._report
+
+    def _partials(self) -> list[Path]:
+        """Remove (dry: find) the transfers that nobody goes on with, and count their bytes."""
+        age, dry = self._policy.unnamed_age, self._policy.dry_run
+        found = stale_partials(self._store, older_than=age)
+        self._report.freed += sum(self._frees(path / "data") for path in found)
+        return found if dry else sweep_partials(self._store, older_than=age)
 
     def _collector_name(self) -> str:
         """Return a name for what we move out.

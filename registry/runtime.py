@@ -23,31 +23,41 @@ _SERVER: Final = ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "p
 # What the process gets of our environment: no token, no proxy's password.
 _PASSED: Final = (
     "PATH", "HOME", "LANG", "LC_ALL", "TERM", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV",
-    "QUANTMINT_HOME", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "OMP_WAIT_POLICY",
-    "PYTHONPATH",
+    "QUANTMINT_HOME", "OMP_WAIT_POLICY", "PYTHONPATH",
+    # Which GPUs may be used, and by what a kernel was built and is found again.
+    "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
+    "GGML_VK_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR", "ZE_AFFINITY_MASK",
+    "CUDA_PATH", "CUDACXX", "ROCM_PATH", "ONEAPI_ROOT", "MKLROOT", "VULKAN_SDK", "CC", "CXX",
 )  # fmt: skip
-_ROOM: Final = 16 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What is run. `kernel` is filled in where the mint's libraries are used."""
+    """What is run. `files` are the model's parts, the first of them `model`.
+
+    `gpu_layers` is how many go to GPUs, None for as many as fit. `kernel_name` is the kernel that
+    is wanted, None for the best at hand; `kernel`, its library, and `is_gpu_kernel` are filled in
+    where the mint's libraries are used.
+    """
 
     task: Literal["chat", "serve"]
     model: str
+    files: tuple[str, ...]
     name: str
     context: int
     threads: int
-    gpu_layers: int = 0
+    gpu_layers: int | None = None
+    kernel_name: str | None = None
     prompt: str | None = None
     max_tokens: int | None = None
     heat: float = 0.7
     port: int = 8080
     kernel: str | None = None
+    is_gpu_kernel: bool = False
 
 
-def module_for(task: str) -> str:
-    """Return the module that runs a session here.
+def module_for(task: str, kernel: str | None = None) -> str:
+    """Return the module that runs a session here; `kernel` is one of the mint's, by name.
 
     Raises:
         UserError: nothing that could is installed.
@@ -68,6 +78,12 @@ def module_for(task: str) -> str:
                 mend="pip install 'llama-cpp-python[server]'  (or the packages that are named)",
             )
     if any(any((Path(folder) / "lib").glob("*llama.*")) for folder in folders):
+        if kernel is not None:
+            raise UserError(
+                "llama-cpp-python runs on the libraries that it was installed with here, and on no"
+                " kernel of the mint",
+                mend="leave --kernel out",
+            )
         return OWN
     if importlib.util.find_spec("dagster") is not None and importlib.util.find_spec("cmake"):
         return MINT
@@ -84,20 +100,11 @@ def start(session: Session) -> NoReturn:
     Raises:
         UserError: nothing that could run it is installed.
     """
-    module = module_for(session.task)
+    module = module_for(session.task, session.kernel_name)
     sys.stdout.flush()
     sys.stderr.flush()
     env = {name: os.environ[name] for name in _PASSED if name in os.environ}
     env |= {"GGML_NO_BACKTRACE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
-    _limit(Path(session.model))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     argv = [sys.executable, "-m", module, json.dumps(asdict(session))]
     os.execve(sys.executable, argv, env)  # noqa: S606 - a list, no shell
-
-
-def _limit(model: Path) -> None:
-    """Bound what the process may take, by the size of its model."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    most = 3 * model.stat().st_size + _ROOM
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard == resource.RLIM_INFINITY or hard > most:
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -50,6 +50,7 @@ class Policy:
     trusted: Mapping[str, Trusted] = field(default_factory=dict)
     revoked: Mapping[str, str] = field(default_factory=dict)
     seen: Mapping[str, Seen] = field(default_factory=dict)
+    withdrawn: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def must_be_signed(self, model: str, publisher: str | None = None) -> bool:
         """Return whether an unsigned release of a model must be refused, even without `--strict`.
@@ -64,6 +65,10 @@ class Policy:
         identity = f"{publisher}/{model}"
         named = any(trusted.names(identity) for trusted in self.trusted.values())
         return named or folded(identity) in self.seen
+
+    def withdrawn_of(self, identity: str) -> Mapping[str, str]:
+        """Return the digests of withdrawn files of `publisher/model`, and what was said of each."""
+        return self.withdrawn.get(folded(identity), {})
 
     def last_seen(self, identity: str) -> Seen | None:
         """Return the highest accepted release of `publisher/model`."""

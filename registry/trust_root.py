@@ -3,6 +3,7 @@
     keys/trusted/<64 hex>.json            a public key, and for which models it counts
     keys/revoked/<64 hex>.json            a key that counts for nothing any more
     keys/seen/<publisher>/<model>/<n>.json  the highest release that was accepted
+    keys/withdrawn/<publisher>/<model>/<64 hex>.json  a file of it that nobody may use any more
 
 One file per fact, made whole: no two processes can lose each other's writes, and no lock is
 needed. A revocation wins over trust by its mere name, so even a damaged one holds.
@@ -14,6 +15,7 @@ import contextlib
 import json
 import os
 import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +46,7 @@ class TrustRoot:
         self.trusted = root / "trusted"
         self.revoked = root / "revoked"
         self.seen = root / "seen"
+        self.withdrawn = root / "withdrawn"
 
     def policy(self) -> Policy:
         """Read everything.
@@ -52,17 +55,17 @@ class TrustRoot:
             UserError: others than the owner could have written it.
             IntegrityError: a file in it is damaged.
         """
-        for folder in (self.root, self.trusted, self.revoked, self.seen):
+        for folder in (self.root, self.trusted, self.revoked, self.seen, self.withdrawn):
             _refuse_writable(folder)
         trusted = {path.stem: _read_trusted(path) for path in _facts(self.trusted)}
         revoked = {path.stem: _reason(path) for path in _facts(self.revoked)}
-        seen: dict[str, Seen] = {}
-        for publisher in _folders(self.seen):
-            for model in _folders(publisher):
-                highest = _highest(model)
-                if highest is not None:
-                    seen[f"{publisher.name}/{model.name}"] = highest
-        return Policy(trusted, revoked, seen)
+        found = {name: _highest(folder) for name, folder in _by_identity(self.seen)}
+        seen = {name: highest for name, highest in found.items() if highest is not None}
+        withdrawn = {
+            name: {path.stem: _said(path) for path in _facts(folder)}
+            for name, folder in _by_identity(self.withdrawn)
+        }
+        return Policy(trusted, revoked, seen, withdrawn)
 
     def trust(self, key: PublicKey, scopes: tuple[str, ...] = (ANY,), label: str = "") -> Trusted:
         """Let a key count for exactly these scopes, and no longer for those it had before.
@@ -112,6 +115,17 @@ class TrustRoot:
         for older in _facts(folder):
             if int(older.stem) < seen.release:
                 older.unlink(missing_ok=True)
+
+    def withdraw(self, identity: str, digests: Mapping[str, str]) -> None:
+        """Note that nobody may use these files of a model any more, and what was said of each.
+
+        It is never taken back: withdrawn bytes are not released again.
+        """
+        folder = self.withdrawn / folded(identity)
+        for digest, said in digests.items():
+            path = folder / f"{names.digest(digest)}.json"
+            if not path.exists():
+                self._write(path, {"format": 1, "said": said[:500]})
 
     def find(self, word: str) -> str:
         """Return the id of a known key by its beginning (8 digits or more), or a full id.
@@ -166,6 +180,21 @@ def _reason(path: Path) -> str:
         return str(json.loads(path.read_bytes()[:_FILE_LIMIT])["reason"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""
+
+
+def _said(path: Path) -> str:
+    """Return why a file was withdrawn; that it was, its file's name alone says."""
+    try:
+        return str(json.loads(path.read_bytes()[:_FILE_LIMIT])["said"])[:500]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return "withdrawn"
+
+
+def _by_identity(root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield `publisher/model` and its folder."""
+    for publisher in _folders(root):
+        for model in _folders(publisher):
+            yield f"{publisher.name}/{model.name}", model
 
 
 def _highest(folder: Path) -> Seen | None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,20 @@ def processes_of(home: Home) -> list[str]:
         if str(home.root) in line:
             found.append(line)
     return found
+
+
+def gone(pid: int, seconds: float = 5) -> bool:
+    """Wait until the process is dead (a zombie counts as dead)."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from quantmint.registry.trust_root import TrustRoot
 @click.command()
 @click.argument("ref", shell_complete=complete_here)
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="The file.")
-def export(*, ref: str, output: Path | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the result for programs.")
+def export(*, ref: str, output: Path | None, as_json: bool) -> None:
     """Write a model into one file, for machines without a network.
 
     The file is a plain tar with the signed manifest in it; `quantmint import` verifies it there.
@@ -45,5 +48,11 @@ def export(*, ref: str, output: Path | None) -> None:
     name = f"{kept.model}-{reference.variant or 'all'}-{kept.label}.tar"
     target = output or Path(name)
     size = write_archive(store, kept, target)
-    click.echo(f"{human_bytes(size)}: quantmint import {target.name}", err=True)
+    if as_json:
+        facts = {"path": str(target), "size": size, "model": kept.model, "release": kept.number,
+                 "variants": list(kept.variants)}  # fmt: skip
+        click.echo(json.dumps(facts, indent=2))
+        return
+    if sys.stderr.isatty():
+        click.echo(f"{human_bytes(size)}: quantmint import {target.name}", err=True)
     click.echo(str(target))

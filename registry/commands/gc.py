@@ -49,7 +49,8 @@ def gc(dry_run: bool, unnamed: str, actions: str, keep_actions: bool, as_json: b
 def _print(report: Report, removed: str, freed: str) -> None:
     counts = (
         f"{len(report.removed)} objects, {len(report.folders)} folders, "
-        f"{len(report.records)} action records, {len(report.temporaries)} temporary files"
+        f"{len(report.records)} action records, {len(report.temporaries)} temporary files, "
+        f"{len(report.partials)} unfinished transfers"
     )
     click.echo(f"{removed} {counts}: {human_bytes(report.freed)} {freed}".rstrip() + " freed")
     rows = [[text, n, human_bytes(size)] for text, n, size in objects_by_reason(report)]
@@ -66,6 +67,7 @@ def _facts(report: Report, *, dry_run: bool) -> dict[str, object]:
         "folders": report.folders,
         "records": report.records,
         "temporaries": [str(path) for path in report.temporaries],
+        "unfinished": [str(path) for path in report.partials],
     }
 
 

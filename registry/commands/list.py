@@ -12,6 +12,8 @@ from quantmint.registry.pull.kept import Kept, all_kept
 from quantmint.registry.pull.placing import placed_files
 from quantmint.registry.store import Store
 from quantmint.registry.text import table
+from quantmint.registry.trust_policy import Policy
+from quantmint.registry.trust_root import TrustRoot
 
 
 @click.command("list")
@@ -20,17 +22,18 @@ def list_(*, as_json: bool) -> None:
     """List the models that are on this machine."""
     home = find_home()
     store = Store(home.store)
+    policy = TrustRoot(home.keys).policy()
     rows = []
     for kept in all_kept(store) if home.store.is_dir() else []:
         for variant in kept.variants:
             placed = placed_files(store, home, kept, variant)
             rows.append((kept, variant, str(placed[0]) if placed else None))
     if as_json:
-        click.echo(json.dumps([_facts(*row) for row in rows], indent=2))
+        click.echo(json.dumps([_facts(*row, policy) for row in rows], indent=2))
     elif rows:
         lines = [
             [f"{kept.model}:{variant}", kept.label, human_bytes(_size(kept, variant)),
-             "signed" if kept.signer else "unsigned", kept.place]
+             _trust(kept, variant, policy), kept.place]
             for kept, variant, _ in rows
         ]  # fmt: skip
         click.echo(table(["model", "release", "size", "trust", "from"], lines, right="  r"))
@@ -38,13 +41,24 @@ def list_(*, as_json: bool) -> None:
         click.echo("nothing yet; `quantmint pull REF` fetches a model", err=True)
 
 
-def _facts(kept: Kept, variant: str, path: str | None) -> dict[str, object]:
+def _facts(kept: Kept, variant: str, path: str | None, policy: Policy) -> dict[str, object]:
     return {
         "model": kept.model, "variant": variant, "release": kept.number, "commit": kept.commit,
         "place": kept.place, "signer": kept.signer, "pulled": kept.pulled or None,
         "size": _size(kept, variant), "sha256": [blob.sha256 for blob in kept.files(variant)],
-        "path": path,
+        "path": path, "withdrawn": _is_withdrawn(kept, variant, policy),
     }  # fmt: skip
+
+
+def _trust(kept: Kept, variant: str, policy: Policy) -> str:
+    if _is_withdrawn(kept, variant, policy):
+        return "WITHDRAWN"
+    return "signed" if kept.signer else "unsigned"
+
+
+def _is_withdrawn(kept: Kept, variant: str, policy: Policy) -> bool:
+    gone = policy.withdrawn_of(kept.identity or "")
+    return any(blob.sha256 in gone for blob in kept.files(variant))
 
 
 def _size(kept: Kept, variant: str) -> int:

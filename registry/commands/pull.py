@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Choose, and fetch nothing.")
 @click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Link it there, too.")
 @click.option("--lm-studio", is_flag=True, help="Link it into LM Studio's folder.")
+@click.option("--ollama", is_flag=True, help="Link it into Ollama's blobs, for `ollama create`.")
 @click.option("--hub-cache", is_flag=True, help="Link it into the Hub's cache (hf, llama.cpp -hf).")
 @click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="Ask there, too.")
 @click.option("--rate", metavar="SIZE", help="Take at most so much per second: 500kB, 20MB.")
@@ -41,6 +42,7 @@ def pull(  # noqa: PLR0913  (one parameter for each option of the command line)
     dry_run: bool,
     to: Path | None,
     lm_studio: bool,
+    ollama: bool,
     hub_cache: bool,
     mirrors: tuple[str, ...],
     rate: str | None,
@@ -62,7 +64,7 @@ def pull(  # noqa: PLR0913  (one parameter for each option of the command line)
     bar = bar_for_people()
     puller = Puller(find_home(), progress=bar)
     request = replace(
-        request_of(ref, wished), to=to, lm_studio=lm_studio, hub_cache=hub_cache,
+        request_of(ref, wished), to=to, lm_studio=lm_studio, ollama=ollama, hub_cache=hub_cache,
         mirrors=mirrors, limits=Limits(rate=size_of(rate)),
     )  # fmt: skip
     resolved = puller.resolve(request)
@@ -109,6 +111,7 @@ def _came(pulled: Pulled) -> dict[str, object]:
         "fetched": got.fetched if got else 0,
         "reused": got.reused if got else 0,
         "adopted": list(got.adopted) if got else [],
+        "ways": [one.way for one in got.took] if got else [],
         "commands": dict(commands(pulled)),
     }
 

@@ -35,9 +35,28 @@ _OPTIONS = (
 )  # fmt: skip
 
 
+_RUN_OPTIONS = (
+    click.option(
+        "--gpu-layers", type=click.IntRange(0), metavar="N",
+        help="So many layers to the GPU: 0 for none. As many as fit, unless given.",
+    ),
+    click.option(
+        "--kernel", metavar="NAME",
+        help="This kernel of the mint; unless given, the best that is built.",
+    ),
+)  # fmt: skip
+
+
 def wishes_options(command: F) -> F:
     """Give a command the options that say what is wanted."""
     for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def run_options(command: F) -> F:
+    """Give a command the options that say on what a model runs."""
+    for option in reversed(_RUN_OPTIONS):
         command = option(command)
     return command
 
@@ -83,13 +102,13 @@ class Wished(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A model that can be run: where it is, what it is called, and how it fits this machine."""
+    """A model that can be run: its first file and all, what it is called, with which context."""
 
     path: Path
+    files: tuple[Path, ...]
     name: str
     context: int
     threads: int
-    gpu_layers: int
 
 
 def request_of(ref: str, wished: Wished) -> Request:
@@ -123,7 +142,6 @@ def ready(ref: str, wished: Wished) -> Ready:
         UserError, RegistryError, IntegrityError: see `Puller.pull`.
     """
     from quantmint.registry import gguf
-    from quantmint.registry.pull.choose import gpu_layers
     from quantmint.registry.pull.engine import Puller
     from quantmint.registry.pull.header import number
     from quantmint.registry.pull.told import bar_for_people, from_where
@@ -143,14 +161,13 @@ def ready(ref: str, wished: Wished) -> Ready:
     finally:
         if bar is not None:
             bar.end()
-    machine, taken = resolved.machine, resolved.choice.taken
-    header = gguf.read(pulled.path)
-    layers = number(header, "block_count")
-    trained = number(header, "context_length") or wished["context"]
+    variant = resolved.offer.variant
+    trained = number(gguf.read(pulled.path), "context_length") or wished["context"]
+    names = (path.rpartition("/")[2] for path in pulled.kept.variants[variant])
     return Ready(
         path=pulled.path,
-        name=f"{pulled.kept.model}:{taken.offer.variant}",
+        files=tuple(pulled.path.with_name(name) for name in names),
+        name=f"{pulled.kept.model}:{variant}",
         context=min(wished["context"], trained),
-        threads=machine.cores,
-        gpu_layers=gpu_layers(machine, taken.memory, taken.offer.size, layers),
+        threads=resolved.machine.cores,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import sys
 
 import click
 
@@ -19,7 +21,8 @@ from quantmint.registry.store import Store
 
 @click.command()
 @click.argument("ref", shell_complete=complete_here)
-def rm(*, ref: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print what was removed, for programs.")
+def rm(*, ref: str, as_json: bool) -> None:
     """Remove a model that was pulled, or one variant of it.
 
     `quantmint gc` then frees the disk, as far as nothing else needs the bytes.
@@ -36,14 +39,21 @@ def rm(*, ref: str) -> None:
             else f"{reference} is not on this machine",
             mend="quantmint list",
         )
+    removed = []
     for kept in pulled:
         gone = [reference.variant] if reference.variant else list(kept.variants)
         if reference.kind == "digest":
             gone = [v for v in gone if any(b.sha256 == reference.name for b in kept.files(v))]
-        for variant in gone:
-            click.echo(f"removed {kept.model}:{variant} (release {kept.label}, {kept.place})")
         _remove(home, store, kept, gone)
-    click.echo("`quantmint gc` frees the disk", err=True)
+        for variant in gone:
+            removed.append({"model": kept.model, "variant": variant, "release": kept.number,
+                            "place": kept.place})  # fmt: skip
+            if not as_json:
+                click.echo(f"removed {kept.model}:{variant} (release {kept.label}, {kept.place})")
+    if as_json:
+        click.echo(json.dumps(removed, indent=2))
+    elif sys.stderr.isatty():
+        click.echo("`quantmint gc` frees the disk", err=True)
 
 
 def _remove(home: Home, store: Store, kept: Kept, gone: list[str]) -> None:

@@ -6,7 +6,13 @@ from typing import Unpack
 
 import click
 
-from quantmint.registry.commands.pulling import Wished, complete_here, ready, wishes_options
+from quantmint.registry.commands.pulling import (
+    Wished,
+    complete_here,
+    ready,
+    run_options,
+    wishes_options,
+)
 from quantmint.registry.runtime import Session, module_for, start
 
 
@@ -14,22 +20,34 @@ from quantmint.registry.runtime import Session, module_for, start
 @click.argument("ref", shell_complete=complete_here)
 @click.argument("prompt", required=False)
 @wishes_options
+@run_options
 @click.option("--max-tokens", type=click.IntRange(1), help="End each answer after so many.")
 @click.option("--temperature", "heat", type=click.FloatRange(0, 2), default=0.7, show_default=True)
 def run(
-    *, ref: str, prompt: str | None, max_tokens: int | None, heat: float, **wished: Unpack[Wished]
+    *,
+    ref: str,
+    prompt: str | None,
+    max_tokens: int | None,
+    heat: float,
+    gpu_layers: int | None,
+    kernel: str | None,
+    **wished: Unpack[Wished],
 ) -> None:
     """Chat with a model on this machine's best kernel.
 
     It is pulled first if it is not here. Without PROMPT each line that is typed is answered, or,
     where nobody types, the whole of standard input.
+
+    The kernel is a GPU's where one is built and finds its GPU, with as many layers there as its
+    free memory holds; else the best for the CPU.
     """
-    module_for("chat")
+    module_for("chat", kernel)
     found = ready(ref, wished)
     start(
         Session(
-            task="chat", model=str(found.path), name=found.name, context=found.context,
-            threads=found.threads, gpu_layers=found.gpu_layers, prompt=prompt,
-            max_tokens=max_tokens, heat=heat,
+            task="chat", model=str(found.path), files=tuple(map(str, found.files)),
+            name=found.name, context=found.context, threads=found.threads,
+            gpu_layers=gpu_layers, kernel_name=kernel, prompt=prompt, max_tokens=max_tokens,
+            heat=heat,
         )
     )  # fmt: skip

@@ -30,7 +30,7 @@ def show(*, ref: str, modelfile: bool, as_json: bool) -> None:
     home = find_home()
     store = Store(home.store).open()
     reference = parse_reference(ref)
-    found = local.find(store, reference, TrustRoot(home.keys))
+    found = local.find(store, reference, TrustRoot(home.keys), only_tell=not modelfile)
     kept, variant = found.kept, reference.variant
     if modelfile:
         click.echo(_modelfile(home, store, kept, variant or found.offers[0].variant), nl=False)

@@ -3,41 +3,55 @@
 from __future__ import annotations
 
 import json
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from quantmint.errors import IntegrityError, UserError
 from quantmint.home import find_home
+from quantmint.registry.commands.hashing import progress
+from quantmint.registry.commands.pulling import complete_here
 from quantmint.registry.refs import parse_ref, read_bytes, ref_files
 from quantmint.registry.store import Store
 from quantmint.registry.verifying import BITS, Fault, verify_objects
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
-@click.option("--strict", is_flag=True, help="FOLDER: refuse what is unsigned or expired.")
+@click.argument("what", required=False, metavar="[REF|FOLDER]", shell_complete=complete_here)
+@click.option("--all", "all_models", is_flag=True, help="Check every model that was pulled.")
+@click.option("--strict", is_flag=True, help="Refuse what is unsigned (a FOLDER: or expired).")
 @click.option("--deep", is_flag=True, help="FOLDER: hash each tensor as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings for programs.")
-def verify(folder: Path | None, strict: bool, deep: bool, as_json: bool) -> None:
-    """Hash every object of the store again, or check a release's FOLDER.
+def verify(what: str | None, all_models: bool, strict: bool, deep: bool, as_json: bool) -> None:
+    """Hash again every object of the store, a pulled model (REF), or a release's FOLDER.
 
-    Three verdicts on the store: `corrupt` (the bytes are not what the name says), `unknown` (no
-    object has such a name), `unreadable` (the disk does not give the bytes, or a release needs an
-    object that is not there). Exit code 5 if there is any; `bits` sums up 1, 2 and 4 for the
-    three. A folder is checked against its signature and the keys that this home trusts.
+    Three verdicts on a pulled model: `corrupt` (the bytes are not what the signed manifest says),
+    `untrusted` (nobody who is trusted vouches for it any more), `unreadable` (gone, or the disk
+    does not give it). On the store: `corrupt`, `unknown` (no object has such a name),
+    `unreadable` (also where a release needs an object that is not there). Exit code 5 if there
+    is any; `bits` sums up 1, 2 and 4 for the three. A folder is checked against its signature and
+    the keys that this home trusts.
     """
-    if folder is not None:
-        from quantmint.registry.commands.verify_folder import verify_release_folder
+    from quantmint.registry.commands.verify_model import is_kept, verify_models
 
-        verify_release_folder(folder, strict=strict, deep=deep, as_json=as_json)
+    if all_models or what is not None:
+        if all_models and what is not None:
+            raise UserError("--all checks everything that was pulled", mend="leave REF out")
+        folder = Path(what) if what is not None else None
+        if folder is not None and folder.is_dir() and not is_kept(str(what)):
+            from quantmint.registry.commands.verify_folder import verify_release_folder
+
+            verify_release_folder(folder, strict=strict, deep=deep, as_json=as_json)
+            return
+        if deep:
+            raise UserError("--deep is about a FOLDER", mend="quantmint verify FOLDER --deep")
+        verify_models(what, strict=strict, as_json=as_json)
         return
     if strict or deep:
-        raise UserError("--strict and --deep are about a FOLDER", mend="quantmint verify FOLDER")
+        raise UserError(
+            "--strict and --deep are about a REF or a FOLDER", mend="quantmint verify REF"
+        )
     _verify_store(as_json=as_json)
 
 
@@ -49,7 +63,7 @@ def _verify_store(*, as_json: bool) -> None:
     """
     store = Store(find_home().store).open()
     paths = list(store.blobs())
-    with _progress(sum(_size(path) for path in paths)) as on_bytes:
+    with progress(sum(_size(path) for path in paths)) as on_bytes:
         faults = list(verify_objects(paths, on_bytes))
     faults += list(_references(store))
     bits = sum(bit for verdict, bit in BITS.items() if any(f.verdict == verdict for f in faults))
@@ -82,22 +96,6 @@ def _references(store: Store) -> Iterator[Fault]:
             if not store.has(blob):
                 detail = f"{name} of the release {ref.model}/{ref.release} is not there"
                 yield Fault("unreadable", store.path(blob.sha256), detail)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None] | None]:
-    """Show a bar to a person who watches; threads may report at once."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    lock = threading.Lock()
-
-    def advance(count: int) -> None:
-        with lock:
-            bar.update(count)
-
-    with click.progressbar(length=total, label="hashing", file=sys.stderr) as bar:
-        yield advance
 
 
 def _size(path: Path) -> int:

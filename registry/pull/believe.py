@@ -9,19 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
-
-from pydantic import ValidationError
 
 from quantmint import names
 from quantmint.errors import IntegrityError, RegistryError, UserError
 from quantmint.registry.manifest.codec import MANIFEST_LIMIT
 from quantmint.registry.manifest.release import ENVELOPE_FILE, MANIFEST_FILE, PAYLOAD_TYPE, Manifest
-from quantmint.registry.publish.files import STATUS
-from quantmint.registry.publish.status import LIMIT, Status
 from quantmint.registry.pull.places import Listing, Place
+from quantmint.registry.pull.withdrawn import (
+    concrete,
+    doubtful,
+    read_said,
+    release_withdrawn,
+    why_yanked,
+)
 from quantmint.registry.signing.envelope import ENVELOPE_LIMIT, open_envelope
 from quantmint.registry.signing.release import (
     Expect,
@@ -30,7 +33,7 @@ from quantmint.registry.signing.release import (
     unsigned_release,
     verify_release,
 )
-from quantmint.registry.trust_policy import Policy, folded
+from quantmint.registry.trust_policy import ANY, Policy, folded
 from quantmint.registry.trust_root import TrustRoot
 
 NOT_VERIFIED: Final = (
@@ -41,11 +44,17 @@ NOT_VERIFIED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked of a place: the model and the release, where they were named."""
+    """What was asked of a place: the model and the release, where they were named.
+
+    `is_pinned`: the listing is not of main, where a place says what was withdrawn. `identity` is
+    `publisher/model` of what came from there before, signed or not.
+    """
 
     model: str | None = None
     release: int | None = None
     strict: bool = False
+    is_pinned: bool = False
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +62,14 @@ class Believed:
     """A listing, and the release that it holds if it has a manifest.
 
     `envelope` and `plain` are the manifest's two files, as they were read; `withdrawn` are
-    digests of files that nobody may use.
+    digests of files that nobody may use, and why.
     """
 
     listing: Listing
     verified: Verified | None = None
     envelope: bytes | None = None
     plain: bytes | None = None
-    withdrawn: frozenset[str] = frozenset()
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -98,26 +107,43 @@ def believe(
         expect = _expect(place, asked, plain)
         verified = unsigned_release(plain, root.policy(), expect=expect, strict=asked.strict)
     else:
-        return _without_manifest(place, listing, asked, root.policy(), known)
+        return _without_manifest(place, listing, asked, root, known)
     if verified.signer is None:
         _refuse_unsigned(place, asked, root.policy(), known)
     _check_own(place, verified.manifest, asked, known)
-    withdrawn = _withdrawn(place, listing, verified.manifest)
+    withdrawn, doubts = _withdrawn(place, listing, verified.manifest, root, asked)
     if envelope is not None:  # it is remembered only after all that was judged
         accept_release(root, envelope, expect=expect, strict=asked.strict)
     return Believed(
         listing=listing, verified=verified, envelope=envelope, plain=plain, withdrawn=withdrawn,
-        warnings=verified.warnings,
+        warnings=(*verified.warnings, *doubts),
     )  # fmt: skip
 
 
 def _without_manifest(
-    place: Place, listing: Listing, asked: Asked, policy: Policy, known: Sequence[str]
+    place: Place, listing: Listing, asked: Asked, root: TrustRoot, known: Sequence[str]
 ) -> Believed:
-    if STATUS in listing.files:
+    policy = root.policy()
+    own = [*known, f"{place.owner or ANY}/{asked.model or model_of(place)}"]
+    own += [asked.identity] if asked.identity else []
+    said = read_said(place, listing, policy, own)
+    if said is not None and said.counts and not said.withdrawn:
         raise IntegrityError(
-            f"{place.name} holds no release any more: the last one was withdrawn",
-            mend=f"to get an earlier one on purpose, name it: {place.name}@NUMBER",
+            f"{place.name} holds no release, and its status file, which is signed, says of none"
+            " that it was withdrawn: somebody took it away",
+            mend="tell its publisher; do not use this registry meanwhile",
+        )
+    if said is not None and said.counts:
+        for identity in concrete(said.identities):
+            root.withdraw(identity, said.withdrawn)
+        error = release_withdrawn(place.name, None, said.withdrawn)
+        error.mend = f"to get an earlier one on purpose, name it: {place.name}@NUMBER"
+        raise error
+    if said is not None and not any(path.endswith(".gguf") for path in listing.files):
+        told = "; ".join(sorted(set(said.withdrawn.values())))[:300] or "nothing was withdrawn"
+        raise RegistryError(
+            f"{place.name} holds no model any more; its status file says: {told}, and {said.doubt}",
+            mend=f"trust its publisher's key, or name a release: {place.name}@NUMBER",
         )
     _refuse_unsigned(place, asked, policy, known)
     if asked.strict:
@@ -200,30 +226,35 @@ def _refuse_unsigned(place: Place, asked: Asked, policy: Policy, known: Sequence
         )
 
 
-def _withdrawn(place: Place, listing: Listing, manifest: Manifest) -> frozenset[str]:
-    """Return the digests that the place's own status file withdraws; refuse a whole release.
+def _withdrawn(
+    place: Place, listing: Listing, manifest: Manifest, root: TrustRoot, asked: Asked
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the digests that were withdrawn of a model, now or before, and doubts about that.
 
-    The file can only forbid: what it does not say, a yank in a signed manifest says.
+    The status file can only forbid: what it does not say, a yank in a signed manifest says.
+
+    Raises:
+        WithdrawnError: nothing of the release is left.
     """
-    if STATUS not in listing.files:
-        return frozenset()
-    try:
-        status = Status.model_validate_json(place.read(listing, STATUS, LIMIT))
-    except ValidationError as error:
-        raise RegistryError(
-            f"{STATUS} of {place.name} can't be read ({error.error_count()} faults in it)",
-            mend="tell its publisher: nobody knows which releases were withdrawn",
-        ) from None
-    withdrawn = frozenset(status.withdrawn())
-    row = status.releases.get(f"v{manifest.release}")
-    left = [v for v in manifest.variants if v.file.sha256 not in withdrawn]
-    if row is not None and row.state == "yanked" and not left:
-        reason = f": {row.reason}" if row.reason and row.reason.isprintable() else ""
-        raise IntegrityError(
-            f"{manifest.identity} release {manifest.release} was withdrawn{reason[:300]}",
-            mend="pull a later release",
-        )
-    return withdrawn
+    policy = root.policy()
+    main = place.listing(None) if asked.is_pinned else listing
+    said = read_said(place, main, policy, [manifest.identity])
+    withdrawn = dict(policy.withdrawn_of(manifest.identity))
+    own = [variant.file.sha256 for variant in manifest.variants]
+    doubts: tuple[str, ...] = ()
+    if said is not None:
+        doubts = doubtful(place, said, own, strict=asked.strict)
+    if said is not None and said.counts:
+        root.withdraw(manifest.identity, said.withdrawn)
+        withdrawn |= said.withdrawn
+        why = why_yanked(said, manifest.release, listing.commit)
+        if why is not None:
+            gone = {digest: withdrawn.get(digest, why) for digest in own}
+            raise release_withdrawn(manifest.identity, manifest.release, gone)
+    if own and all(digest in withdrawn for digest in own):
+        gone = {digest: withdrawn[digest] for digest in own}
+        raise release_withdrawn(manifest.identity, manifest.release, gone)
+    return withdrawn, doubts
 
 
 def model_of(place: Place) -> str:

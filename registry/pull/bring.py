@@ -18,6 +18,7 @@ from quantmint.registry.manifest.release import (
 from quantmint.registry.pull import archive
 from quantmint.registry.pull.kept import Kept, keep
 from quantmint.registry.pull.placing import own_spot, put_files
+from quantmint.registry.pull.withdrawn import release_withdrawn
 from quantmint.registry.signing.envelope import open_envelope
 from quantmint.registry.signing.release import Expect, accept_release, unsigned_release
 from quantmint.registry.store import Blob, Store
@@ -95,6 +96,11 @@ def _judged(
         verified = unsigned_release(store.read(plain), root.policy(), expect=expect, strict=strict)
     manifest = verified.manifest
     _check_listed(manifest, kept)
+    gone = root.policy().withdrawn_of(manifest.identity)
+    digests = [blob.sha256 for variant in kept.variants for blob in kept.files(variant)]
+    if digests and all(digest in gone for digest in digests):
+        known = {digest: gone[digest] for digest in digests}
+        raise release_withdrawn(manifest.identity, manifest.release, known)
     found = replace(
         kept, number=manifest.release, identity=manifest.identity, signer=verified.signer
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from quantmint.errors import UserError, nearest
+from quantmint.errors import IntegrityError, UserError, nearest
 from quantmint.files import human_bytes
 from quantmint.registry.machine import Gpu, Machine
 from quantmint.registry.manifest.measured import Divergence
@@ -24,6 +24,7 @@ MIN_SPEED: Final = 4.0
 # What the system and other programs keep of the memory, and what a driver keeps of a GPU's.
 KEPT: Final = 0.10
 KEPT_ON_GPU: Final = 0.06
+_TOGETHER: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,7 @@ def choose(
     Raises:
         UserError: there is no such variant; nothing fits, and the message says what would; or
             nothing is as fast as was asked for.
+        IntegrityError: the variant that was asked for was withdrawn.
     """
     if not offers:
         raise UserError("nothing is offered", mend="pull from another registry")
@@ -147,34 +149,21 @@ def largest_gpu(machine: Machine) -> Gpu | None:
     return max(machine.gpus, key=lambda gpu: gpu.memory, default=None)
 
 
-def gpu_layers(machine: Machine, memory: int, weights: int, layers: int) -> int:
-    """Return how many of a model's layers fit on the GPU: all (999), some, or none.
-
-    What does not depend on layers is counted whole on the GPU; the rest is spread evenly.
-    """
-    gpu = largest_gpu(machine)
-    if gpu is None or layers < 1:
-        return 0
-    room = gpu.memory * (1 - KEPT_ON_GPU)
-    if memory <= room:
-        return 999
-    beside = max(0, memory - weights)
-    per_layer = weights / layers
-    return max(0, min(layers, int((room - beside) / per_layer)))
-
-
 def _judge(offer: Offer, machine: Machine, wishes: Wishes, shape: Shape | None) -> Candidate:
     needed = memory_of(offer, wishes.context, shape)
     gpu = largest_gpu(machine) if wishes.memory is None else None
     room = (1 - KEPT) * machine.memory if wishes.memory is None else wishes.memory
-    on_gpu = gpu is not None and needed <= gpu.memory * (1 - KEPT_ON_GPU)
-    fits = on_gpu or needed <= room
+    gpu_room = gpu.memory * (1 - KEPT_ON_GPU) if gpu is not None else 0.0
+    on_gpu = gpu is not None and needed <= gpu_room
+    # Where neither holds it, some layers go to the GPU, and buffers are there twice.
+    on_both = not on_gpu and room < needed <= _TOGETHER * (room + gpu_room)
+    names = {True: gpu.name if gpu else "", False: "CPU"}
     found = divergence_of(offer.row, wishes.context)
     return Candidate(
         offer=offer,
         memory=needed,
-        on=gpu.name if on_gpu and gpu else "CPU",
-        fits=fits,
+        on=f"{names[True]} and CPU" if on_both else names[on_gpu],
+        fits=on_gpu or on_both or needed <= room,
         speed=speed_of(offer.row, machine, on_gpu=on_gpu),
         kld=found.kld_mean if found else None,
         kld_context=found.context if found else None,
@@ -190,7 +179,7 @@ def _named(rows: Sequence[Candidate], wishes: Wishes, machine: Machine) -> Choic
             mend="leave the variant out to have one chosen; --explain lists them",
         )
     if found.offer.withdrawn:
-        raise UserError(
+        raise IntegrityError(
             f"the variant {wishes.variant} was withdrawn by its publisher",
             mend="leave the variant out to have another one chosen",
         )

@@ -20,10 +20,16 @@ from quantmint.registry.pull.hub import offline
 from quantmint.registry.pull.kept import Kept, all_kept, keep, now_text
 from quantmint.registry.pull.offers import Offer, offers_of
 from quantmint.registry.pull.places import Place
-from quantmint.registry.pull.placing import Spot, lm_studio_spot, own_spot, put_files
+from quantmint.registry.pull.placing import (
+    Spot,
+    lm_studio_spot,
+    own_spot,
+    put_files,
+    put_for_ollama,
+)
 from quantmint.registry.pull.reference import Reference
 from quantmint.registry.store import Store
-from quantmint.registry.transfer import Limits, Origin
+from quantmint.registry.transfer import Limits, Origin, addresses
 from quantmint.registry.transfer.model import Report
 from quantmint.registry.trust_root import TrustRoot
 
@@ -38,6 +44,7 @@ class Request:
     strict: bool = False
     to: Path | None = None
     lm_studio: bool = False
+    ollama: bool = False
     hub_cache: bool = False
     mirrors: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
@@ -121,6 +128,7 @@ class Puller:
             reference.name if reference.kind == "model" else None,
             reference.release,
             request.strict,
+            is_pinned=reference.release is not None or reference.revision not in {None, "main"},
         )
         known = self._known(place)
         believed = believe(place, listing, asked, self.root, known)
@@ -132,7 +140,7 @@ class Puller:
             shape = _shape(place, believed, offers)
         choice = choose(offers, machine, wishes, shape)
         skipped = listing.skipped
-        odd = (f"{skipped} files with unusual names were left out",) if skipped else ()
+        odd = (f"{skipped} of its GGUF files were left out: odd names",) if skipped else ()
         return Resolved(
             model=believed.manifest.model if believed.manifest else model_of(place),
             choice=choice, machine=machine, place=place, believed=believed, shape=shape,
@@ -205,6 +213,8 @@ class Puller:
         also = []
         if request.lm_studio:
             also.append(put_files(self.store, kept, variant, lm_studio_spot(kept)))
+        if request.ollama:
+            also.append(put_for_ollama(self.store, kept, variant))
         if request.hub_cache:
             also += self._into_cache(request, kept, variant)
         if request.to is not None:
@@ -265,12 +275,15 @@ def _mirrors(place: Place, believed: Believed, mirrors: Sequence[str]) -> list[O
         elif mirror.startswith(("https://", "http://")):
             if not place.name.startswith("hub:"):
                 raise UserError(
-                    f"{mirror[:80]} can mirror a hub's repository, and {place.name} is none",
+                    f"{addresses.shown(mirror)} can mirror a hub's repository,"
+                    f" and {place.name} is none",
                     mend="name a folder: --mirror file:DIR",
                 )
             repo = place.name.removeprefix("hub:")
             commit = believed.listing.commit
             found.append(Origin(f"{mirror.rstrip('/')}/{repo}/resolve/{commit}"))
         else:
-            raise UserError(f"{mirror[:80]!r} is no mirror", mend="write https://HOST or file:DIR")
+            raise UserError(
+                f"{addresses.no_secret(mirror)} is no mirror", mend="write https://HOST or file:DIR"
+            )
     return found

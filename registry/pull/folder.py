@@ -135,7 +135,7 @@ class PlainPlace:
         for path in sorted(list_folder(self.root)):
             file = file_of(path, (self.root / path).lstat().st_size, None)
             if file is None:
-                skipped += 1
+                skipped += path.lower().endswith(".gguf")
             else:
                 files[path] = file
         return Listing(commit="folder", files=files, skipped=skipped)

@@ -15,8 +15,8 @@ from quantmint.registry.pull.places import File, Listing, Place
 
 _FIRST: Final = 1 << 20
 _MOST: Final = 64 << 20
-_BATCH: Final = 512
-_ROUND: Final = 256  # llama.cpp rounds a context up to a multiple of this
+BATCH: Final = 512
+ROUND: Final = 256  # llama.cpp rounds a context up to a multiple of this
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Shape:
 
     def beside_weights(self, context: int) -> int:
         """Return the bytes of cache and compute buffers at a context length."""
-        padded = -(-context // _ROUND) * _ROUND
-        return self.cache * padded + self.compute + 2 * min(_BATCH, context) * padded
+        padded = -(-context // ROUND) * ROUND
+        return self.cache * padded + self.compute + 2 * min(BATCH, context) * padded
 
 
 def shape_of(header: Gguf) -> Shape:
@@ -48,7 +48,7 @@ def shape_of(header: Gguf) -> Shape:
     return Shape(
         cache=2 * layers * kv_heads * (key + value),
         layers=layers,
-        compute=4 * _BATCH * max(words + 4 * width, 3 * width + 3 * hidden),
+        compute=4 * BATCH * max(words + 4 * width, 3 * width + 3 * hidden),
         trained=number(header, "context_length") or None,
     )
 

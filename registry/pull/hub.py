@@ -54,7 +54,7 @@ class HubPlace:
             except (ValueError, AttributeError) as error:
                 raise nonsense(self.name, str(error)[:120]) from None
             if file is None or file.path in files:
-                skipped += 1
+                skipped += str(row.get("path")).lower().endswith(".gguf")
             else:
                 files[file.path] = file
         return Listing(commit=commit, files=files, skipped=skipped)

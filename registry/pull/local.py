@@ -10,8 +10,10 @@ from quantmint.registry.pull.kept import Kept, all_kept
 from quantmint.registry.pull.offers import Offer
 from quantmint.registry.pull.places import File
 from quantmint.registry.pull.reference import Reference
+from quantmint.registry.pull.withdrawn import release_withdrawn
 from quantmint.registry.signing.release import Expect, verify_release
 from quantmint.registry.store import Store
+from quantmint.registry.trust_policy import Policy
 from quantmint.registry.trust_root import TrustRoot
 
 
@@ -24,15 +26,30 @@ class Here:
     warnings: tuple[str, ...] = ()
 
 
-def find(store: Store, reference: Reference, root: TrustRoot, *, strict: bool = False) -> Here:
+def find(
+    store: Store,
+    reference: Reference,
+    root: TrustRoot,
+    *,
+    strict: bool = False,
+    only_tell: bool = False,
+) -> Here:
     """Return what a reference names among what was pulled or made here: the newest release.
 
     It is judged by the trust policy as it is now: a key may have been revoked meanwhile.
 
+    Args:
+        store: an open store.
+        reference: what is looked for.
+        root: whom this home trusts.
+        strict: refuse what nobody trusted has signed.
+        only_tell: what may no longer be used is found too, with a warning that says so.
+
     Raises:
         UserError: it is not here. IntegrityError: it may no longer be used.
     """
-    rows = [kept for kept in matching(store, reference) if _offers(store, kept)]
+    policy = root.policy()
+    rows = [kept for kept in matching(store, reference) if _offers(store, kept, policy)]
     if not rows:
         why = offline()
         said = f", and {why} forbids to fetch it" if why else ""
@@ -41,10 +58,17 @@ def find(store: Store, reference: Reference, root: TrustRoot, *, strict: bool = 
             mend="quantmint list  (what is here)" if why else "quantmint list; or name a place",
         )
     kept = rows[-1]
-    offers = _offers(store, kept)
+    offers = _offers(store, kept, policy)
     if reference.kind == "digest":
         offers = tuple(o for o in offers if any(f.sha256 == reference.name for f in o.files))
-    return Here(kept, offers, judged(store, kept, root, strict=strict))
+    try:
+        warnings = judged(store, kept, root, strict=strict)
+        refuse_withdrawn(kept, offers, policy)
+    except IntegrityError as error:
+        if not only_tell:
+            raise
+        warnings = (f"not to be used any more: {error.what}",)
+    return Here(kept, offers, warnings)
 
 
 def matching(store: Store, reference: Reference) -> list[Kept]:
@@ -78,12 +102,26 @@ def judged(store: Store, kept: Kept, root: TrustRoot, *, strict: bool = False) -
     return verify_release(envelope, root.policy(), expect=expect, strict=strict).warnings
 
 
+def refuse_withdrawn(kept: Kept, offers: tuple[Offer, ...], policy: Policy) -> None:
+    """Refuse a release, all of whose variants here were withdrawn.
+
+    Raises:
+        WithdrawnError: they were.
+    """
+    if offers and all(offer.withdrawn for offer in offers):
+        known = policy.withdrawn_of(kept.identity or "")
+        digests = [file.sha256 for offer in offers for file in offer.files if file.sha256]
+        gone = {digest: known[digest] for digest in digests if digest in known}
+        raise release_withdrawn(kept.identity or kept.model, kept.number, gone)
+
+
 def _has_variant(kept: Kept, reference: Reference) -> bool:
     return reference.variant is None or reference.variant in kept.variants
 
 
-def _offers(store: Store, kept: Kept) -> tuple[Offer, ...]:
+def _offers(store: Store, kept: Kept, policy: Policy) -> tuple[Offer, ...]:
     manifest = kept.manifest(store)
+    known = policy.withdrawn_of(kept.identity) if kept.identity else {}
     found = []
     for variant, paths in kept.variants.items():
         blobs = kept.files(variant)
@@ -92,5 +130,6 @@ def _offers(store: Store, kept: Kept) -> tuple[Offer, ...]:
                 File(path, blob.size, blob.sha256) for path, blob in zip(paths, blobs, strict=True)
             )
             row = manifest.variant(variant) if manifest else None
-            found.append(Offer(variant, files, row))
+            withdrawn = any(blob.sha256 in known for blob in blobs)
+            found.append(Offer(variant, files, row, withdrawn))
     return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,7 +72,7 @@ def offers_of(believed: Believed) -> tuple[Offer, ...]:
 
 
 def _of_manifest(
-    manifest: Manifest, listing: Listing, withdrawn: frozenset[str]
+    manifest: Manifest, listing: Listing, withdrawn: Mapping[str, str]
 ) -> Iterator[Offer]:
     for row in manifest.variants:
         entry = row.file
@@ -89,7 +89,7 @@ def _of_manifest(
         yield Offer(row.variant, (file,), row, entry.sha256 in withdrawn)
 
 
-def _by_name(listing: Listing, withdrawn: frozenset[str]) -> Iterator[Offer]:
+def _by_name(listing: Listing, withdrawn: Mapping[str, str]) -> Iterator[Offer]:
     taken: set[str] = set()
     for path in sorted(listing.files):
         file = listing.files[path]

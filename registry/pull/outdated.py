@@ -15,6 +15,7 @@ from quantmint.registry.pull.find import find_place
 from quantmint.registry.pull.kept import Kept
 from quantmint.registry.pull.places import Place
 from quantmint.registry.pull.reference import parse_reference
+from quantmint.registry.pull.withdrawn import WithdrawnError
 from quantmint.registry.store import Store
 from quantmint.registry.tensors import TensorTable, read_table
 from quantmint.registry.trust_root import TrustRoot
@@ -62,20 +63,36 @@ def standing(store: Store, kept: Kept, root: TrustRoot) -> list[Standing]:
     """Compare what is here of one release with what its place offers now.
 
     A place that can't be asked, or is refused, is no error: each variant is then `unknown`, and
-    says why.
+    says why; or `withdrawn`, where that is why.
     """
     try:
         place = find_place(parse_reference(kept.place))
         listing = place.listing(None)
         known = [kept.identity] if kept.identity and kept.signer else []
         model = kept.model if kept.identity else None
-        believed = believe(place, listing, Asked(model), root, known)
+        believed = believe(place, listing, Asked(model, identity=kept.identity), root, known)
         return [_compared(store, kept, variant, place, believed) for variant in kept.variants]
     except QuantmintError as error:
+        gone = _withdrawn_here(kept, root, error)
         return [
-            Standing(kept=kept, variant=variant, change="unknown", why=error.what)
+            Standing(kept=kept, variant=variant, change="withdrawn", why=gone[variant])
+            if variant in gone
+            else Standing(kept=kept, variant=variant, change="unknown", why=error.what)
             for variant in kept.variants
         ]
+
+
+def _withdrawn_here(kept: Kept, root: TrustRoot, error: QuantmintError) -> dict[str, str]:
+    """Return the variants that were withdrawn, as an error says it or as it was seen before."""
+    digests = dict(root.policy().withdrawn_of(kept.identity)) if kept.identity else {}
+    if isinstance(error, WithdrawnError):
+        digests |= error.digests
+    return {
+        variant: f"{MEANS['withdrawn']} ({digests[blob.sha256]})"
+        for variant in kept.variants
+        for blob in kept.files(variant)
+        if blob.sha256 in digests
+    }
 
 
 def newest_of(rows: Sequence[Kept]) -> list[Kept]:
@@ -94,10 +111,12 @@ def _compared(store: Store, kept: Kept, variant: str, place: Place, believed: Be
     label = str(new.release)
     old = kept.manifest(store)
     manifest_sha = kept.objects[MANIFEST_FILE].sha256 if old else ""
-    if any(row.manifest_sha256 == manifest_sha for row in new.yanked) or any(
-        blob.sha256 in believed.withdrawn for blob in kept.files(variant)
-    ):
-        return Standing(kept=kept, variant=variant, change="withdrawn", newest=label)
+    digests = [blob.sha256 for blob in kept.files(variant)]
+    said = [row.reason for row in new.yanked if row.manifest_sha256 == manifest_sha]
+    said += [believed.withdrawn[digest] for digest in digests if digest in believed.withdrawn]
+    if said:
+        why = f"{MEANS['withdrawn']} ({said[0][:300]})"
+        return Standing(kept=kept, variant=variant, change="withdrawn", newest=label, why=why)
     row = new.variant(variant)
     if row is None:
         return Standing(kept=kept, variant=variant, change="gone", newest=label)

@@ -34,7 +34,7 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """One commit of a place. `skipped` counts files whose names are refused.
+    """One commit of a place. `skipped` counts models whose names are refused.
 
     `release` is what the revision's tag says it is, and is not to be believed.
     """

@@ -14,6 +14,7 @@ from quantmint.registry.pull.kept import Kept
 from quantmint.registry.store import ATTRIBUTE, Blob, Store
 
 LM_STUDIO: Final = "~/.lmstudio/models"
+OLLAMA: Final = "~/.ollama/models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,28 @@ def lm_studio_spot(kept: Kept) -> Spot:
     word = kept.place.removeprefix("hub:") if kept.place.startswith("hub:") else kept.identity
     base = Path(os.environ.get("LMSTUDIO_MODELS") or LM_STUDIO).expanduser()
     return Spot(base / (word or f"quantmint/{kept.model}"), is_ours=False)
+
+
+def put_for_ollama(store: Store, kept: Kept, variant: str) -> Path:
+    """Link a variant's file to where Ollama keeps its bytes: `ollama create` then copies nothing.
+
+    Layout: Ollama, server/modelpath.go (`blobs/sha256-<64 hex>`); a blob that is there is taken as
+    it is (server/routes.go, `CreateBlobHandler`).
+
+    Raises:
+        UserError: the model is in parts, which Ollama can't read; or the disk is full.
+    """
+    blobs = kept.files(variant)
+    if len(blobs) > 1:
+        raise UserError(
+            f"{kept.model}:{variant} is a model in parts, which Ollama can't read",
+            mend="pull a variant that is one file",
+        )
+    base = Path(os.environ.get("OLLAMA_MODELS") or OLLAMA).expanduser()
+    target = base / "blobs" / f"sha256-{blobs[0].sha256}"
+    if not target.is_file() or target.stat().st_size != blobs[0].size:
+        store.link(blobs[0], target)
+    return target
 
 
 def put_files(store: Store, kept: Kept, variant: str, spot: Spot) -> Path:

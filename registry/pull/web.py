@@ -59,7 +59,7 @@ class Web:
             scheme, host, _ = addresses.place(self.base)
         except ValueError:
             raise UserError(
-                f"{self.base[:80]!r} is no address of a registry",
+                f"{addresses.no_secret(self.base)} is no address of a registry",
                 mend="set HF_ENDPOINT to https://...; a token goes to HF_TOKEN, not into it",
             ) from None
         if self.token is not None and scheme == "http" and not addresses.is_loopback(host):

@@ -46,7 +46,7 @@ def address(origin: Origin, item: Item) -> str:
         scheme, host, _ = place(origin.base)
     except ValueError:
         raise UserError(
-            f"{_no_secret(origin.base)} is no origin: https://..., http://... or file:FOLDER",
+            f"{no_secret(origin.base)} is no origin: https://..., http://... or file:FOLDER",
             mend="check the registry's address; a token goes to HF_TOKEN, not into it",
         ) from None
     if origin.token is not None and scheme == "http" and not is_loopback(host):
@@ -57,7 +57,8 @@ def address(origin: Origin, item: Item) -> str:
     return f"{origin.base.rstrip('/')}/{quote(origin.path(item))}"
 
 
-def _no_secret(base: str) -> str:
+def no_secret(base: str) -> str:
+    """Return what was given as an address, for people: not if a password could be in it."""
     return "an address with a name or password in it" if "@" in base else repr(base[:80])
 
 

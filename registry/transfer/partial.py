@@ -195,6 +195,16 @@ def sweep_partials(store: Store, *, older_than: float = AGE_BOUND) -> list[Path]
     Those of objects that are in the store by now are removed at once.
     """
     removed = []
+    for path in stale_partials(store, older_than=older_than):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path)
+            removed.append(path)
+    return removed
+
+
+def stale_partials(store: Store, *, older_than: float = AGE_BOUND) -> list[Path]:
+    """Return the unfinished files that `sweep_partials` would remove."""
+    found = []
     latest = time.time() - older_than
     for path, owner in _left(store):
         with contextlib.suppress(OSError):
@@ -202,9 +212,8 @@ def sweep_partials(store: Store, *, older_than: float = AGE_BOUND) -> list[Path]
             living = owner != NOBODY and judge(store.leases / owner) != "dead"
             is_done = store.path(path.name[5:69]).exists()
             if not living and (is_done or touched <= latest):
-                shutil.rmtree(path)
-                removed.append(path)
-    return removed
+                found.append(path)
+    return found
 
 
 def _is_free(store: Store, path: Path, owner: str, lease: str) -> bool:

@@ -21,6 +21,7 @@ from quantmint.registry.transfer import Limits
 
 Q8, T8 = "Phi-3-nano-Q8_0.gguf", "tensors/Q8_0.json"
 ENVELOPE, MANIFEST, STATUS = "quantmint.dsse.json", "quantmint.json", "quantmint.status.json"
+SIGNATURE = "quantmint.status.dsse.json"
 QUICK = Limits(tries=1, first=0.01, longest=0.01, patience=5.0, connections=1)
 MACHINE = Machine(cpu="A CPU", cores=4, kernels=("x64",), memory=1 << 40, available=1 << 40)
 

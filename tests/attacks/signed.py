@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -12,9 +13,12 @@ from typing import Any
 from pulling import MODEL, REPO, Publisher, model_bytes, withdrawal
 from quantmint.errors import IntegrityError, RegistryError
 from quantmint.files import canonical_json
+from quantmint.registry.publish.status import STATUS_TYPE
+from quantmint.registry.pull.withdrawn import WithdrawnError
+from quantmint.registry.signing.envelope import seal
 from quantmint.registry.trust_root import TrustRoot
 
-from . import ENVELOPE, MANIFEST, Q8, STATUS, Scene, attack
+from . import ENVELOPE, MANIFEST, Q8, SIGNATURE, STATUS, Scene, attack
 
 
 @attack(IntegrityError, "the registry went back in time")
@@ -148,18 +152,52 @@ def a_yanked_release_by_its_number(s: Scene) -> str:
     return f"{REPO}@1"
 
 
-@attack(IntegrityError, "was withdrawn: it says wrong things")
+def _digests(files: dict[str, bytes]) -> dict[str, str]:
+    return {Q8: hashlib.sha256(files[Q8]).hexdigest()}
+
+
+@attack(IntegrityError, r"was withdrawn by its publisher \(v3: it says wrong things\)")
 def what_the_status_file_withdraws(s: Scene) -> str:
     third = s.third()
-    digest = hashlib.sha256(third[Q8]).hexdigest()
-    said = {"state": "yanked", "reason": "it says wrong things", "files": {Q8: digest}}
-    s.serve({**third, STATUS: canonical_json({"format": 1, "releases": {"v3": said}})})
+    s.serve({**third, **s.publisher.status({"v3": _digests(third)})})
     return REPO
+
+
+@attack(IntegrityError, "was withdrawn by its publisher")
+def a_withdrawal_that_is_served_no_longer(s: Scene) -> str:
+    third = s.third()
+    s.serve({**third, **s.publisher.status({"v3": _digests(third)})})
+    with contextlib.suppress(WithdrawnError):
+        s.pull(REPO)
+    s.serve({**third, **s.publisher.status({})})  # an older status, rightly signed
+    return REPO
+
+
+@attack(IntegrityError, "is forged or was altered: the signature of key")
+def a_status_file_with_another_files_signature(s: Scene) -> str:
+    third = s.third()
+    other = s.publisher.status({})
+    value = json.loads(other[SIGNATURE])
+    value["payload"] = base64.b64encode(_yanking(s, third)[STATUS]).decode()
+    s.serve({**third, **_yanking(s, third), SIGNATURE: canonical_json(value)})
+    return REPO
+
+
+@attack(IntegrityError, "says that this was withdrawn .*: it does not count", strict=True)
+def an_unsigned_withdrawal_where_all_must_be_signed(s: Scene) -> str:
+    third = s.third()
+    s.serve({**third, **_yanking(s, third)})
+    return REPO
+
+
+def _yanking(s: Scene, files: dict[str, bytes]) -> dict[str, bytes]:
+    return s.publisher.status({"v3": _digests(files)}, signed=False)
 
 
 @attack(RegistryError, "quantmint.status.json of hub:.* can't be read")
 def a_status_file_of_nonsense(s: Scene) -> str:
-    s.serve({**s.third(), STATUS: b'{"format": 2}'})
+    body = b'{"format": 2}'
+    s.serve({**s.third(), STATUS: body, SIGNATURE: seal(body, STATUS_TYPE, [s.publisher.key])})
     return REPO
 
 

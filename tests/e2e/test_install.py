@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers import ROOT
+from pulling import MODEL, Publisher, to_folder
 
 pytestmark = pytest.mark.e2e
 
@@ -71,6 +72,37 @@ def test_the_base_runs_without_the_mint(clean: Path, tmp_path: Path) -> None:
         env={"QUANTMINT_HOME": str(tmp_path)}, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert made.stdout.startswith("key release ")
+
+
+def test_the_base_pulls_and_lives_with_what_it_pulled(clean: Path, tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path / "publisher")
+    files = publisher.files()
+    root = tmp_path / "registry" / "Phi-3-nano-GGUF"
+    to_folder(root, files, "v1", tmp_path / "work")
+    env = {"QUANTMINT_HOME": str(tmp_path / "home"),
+           "QUANTMINT_REGISTRY": f"file:{root.parent}"}  # fmt: skip
+
+    def said(*words: str, code: int = 0) -> str:
+        ran = subprocess.run([clean / "quantmint", *words], env=env, capture_output=True,
+                             text=True, check=False)  # fmt: skip
+        assert ran.returncode == code, ran.stderr
+        assert "Traceback" not in ran.stderr
+        return ran.stdout if code == 0 else ran.stderr
+
+    said("keys", "trust", publisher.key.public.text, "--for", "my-org/*")
+    path = Path(said("pull", MODEL, "--strict", "--memory", "3GB").strip())
+    assert path.read_bytes() == files["Phi-3-nano-Q4_K_M.gguf"]
+    assert f"{MODEL}:Q4_K_M" in said("list")
+    assert "made from" in said("show", MODEL)
+    assert "FROM " in said("show", MODEL, "--modelfile")
+    assert "up to date" in said("outdated")
+    assert "sound; signed" in said("verify", MODEL)
+    archive = said("export", MODEL, "-o", str(tmp_path / "one.tar")).strip()
+    said("rm", MODEL)
+    said("gc", "--older-than", "0")
+    assert said("import", archive, "--strict").strip() == str(path)
+    assert "llama-cpp-python is not installed" in said("run", MODEL, "hello", code=2)
+    assert "llama-cpp-python is not installed" in said("serve", MODEL, code=2)
 
 
 def test_a_command_of_the_mint_says_what_to_install(clean: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from quantmint.registry.pull.engine import Pulled, Puller, Request
 from quantmint.registry.pull.kept import all_kept
 from quantmint.registry.pull.outdated import standing
 from quantmint.registry.pull.reference import parse_reference
+from quantmint.registry.refs import put_ref
 from quantmint.registry.store import Store
 from quantmint.registry.trust_root import TrustRoot
 
@@ -177,6 +178,19 @@ def test_verify_says_what_is_wrong_with_a_model(shop: Shop, quantmint: Quantmint
     for variant in ("Q8_0", "Q4_K_M"):
         shop.pull(f"{shop.ref}:{variant}")
     assert quantmint("verify", MODEL).code == 0
+
+
+def test_verify_does_not_believe_the_reference(shop: Shop, quantmint: Quantmint) -> None:
+    shop.publish(1, shop.publisher.files(1, {"Q8_0": model_bytes()}))
+    kept = shop.pull().kept
+    store = Store(shop.home.store).open()
+    other = store.put_bytes(model_bytes((7, 8, 9)))
+    objects = {**kept.objects, "Phi-3-nano-Q8_0.gguf": other}
+    assert kept.ref is not None
+    put_ref(store, kept.model, kept.name, objects, body=kept.body, expected=kept.ref.revision)
+    ran = quantmint("verify", MODEL)
+    assert ran.code == 5
+    assert "Phi-3-nano-Q8_0.gguf is not what the signed manifest lists" in ran.out
 
 
 def test_verify_asks_who_vouches_for_a_model(shop: Shop, quantmint: Quantmint) -> None:

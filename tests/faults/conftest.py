@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from attacks import QUICK, Scene
+from evil import Evil
 from fault_tools import TOKEN, Build
 from helpers import Ran, run_in
 from hub import Hub
+from pulling import OWNER, REPO, Publisher, model_bytes
 from quantmint.home import Home
+from quantmint.registry.pull import web
+from quantmint.registry.trust_root import TrustRoot
 
 
 @pytest.fixture
@@ -43,3 +48,23 @@ def build(seeded_home: Home) -> Build:
         )
 
     return run
+
+
+@pytest.fixture
+def scene(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    monkeypatch.setattr(web, "PATIENCE", QUICK)
+    monkeypatch.setattr(web, "LONGEST", 2.0)
+    with Evil() as evil, Evil() as thief:
+        monkeypatch.setenv("HF_ENDPOINT", evil.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        publisher = Publisher(tmp_path / "publisher")
+        TrustRoot(home.keys).trust(publisher.key.public, (f"{OWNER}/*",))
+        scene = Scene(home, evil, thief, publisher, tmp_path / "folder")
+        variants = {"Q8_0": model_bytes()}
+        scene.first = publisher.files(1, variants)
+        scene.second = publisher.files(2, variants)
+        scene.serve(scene.second)
+        scene.pull(REPO)
+        yield scene

@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from attacks import ATTACKS, Q8, QUICK, Attack, Scene
-from evil import COMMIT, Evil, answer
+from attacks import ATTACKS, Q8, Attack, Scene
+from evil import COMMIT, answer
 from fault_tools import TOKEN
-from pulling import MODEL, OWNER, REPO, Publisher, model_bytes
+from pulling import MODEL, OWNER, REPO
 from quantmint.errors import QuantmintError
 from quantmint.home import Home
-from quantmint.registry.pull import web
 from quantmint.registry.store import Store
 from quantmint.registry.trust_root import TrustRoot
-
-
-@pytest.fixture
-def scene(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    monkeypatch.setattr(web, "PATIENCE", QUICK)
-    monkeypatch.setattr(web, "LONGEST", 2.0)
-    with Evil() as evil, Evil() as thief:
-        monkeypatch.setenv("HF_ENDPOINT", evil.url)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-        publisher = Publisher(tmp_path / "publisher")
-        TrustRoot(home.keys).trust(publisher.key.public, (f"{OWNER}/*",))
-        scene = Scene(home, evil, thief, publisher, tmp_path / "folder")
-        variants = {"Q8_0": model_bytes()}
-        scene.first = publisher.files(1, variants)
-        scene.second = publisher.files(2, variants)
-        scene.serve(scene.second)
-        scene.pull(REPO)
-        yield scene
 
 
 @pytest.mark.parametrize(
@@ -114,7 +91,9 @@ def state(home: Home) -> dict[str, str]:
         inner = path.relative_to(home.root).as_posix()
         if not path.is_file() or inner.startswith(("store/leases", "store/gc.lock")):
             continue
-        if inner.endswith(".lock") or inner.startswith(("keys/seen", "store/staging/part-")):
+        if inner.endswith(".lock") or inner.startswith(
+            ("keys/seen", "keys/withdrawn", "store/staging/part-")
+        ):
             continue
         data = path.read_bytes()
         if inner.startswith("store/objects") and data[:4] != b"GGUF" and data[:1] in b"{[":

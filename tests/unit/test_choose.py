@@ -22,7 +22,6 @@ from quantmint.registry.pull.choose import (
     Choice,
     Wishes,
     choose,
-    gpu_layers,
     memory_of,
 )
 from quantmint.registry.pull.header import shape_of
@@ -144,12 +143,14 @@ def test_a_gpu_is_used_where_all_of_it_fits() -> None:
     assert small.taken.on == "CPU"
 
 
-@pytest.mark.parametrize(
-    ("gpu", "expected"), [(0, 0), (100 * GIB, 999), (4 * GIB, 12), (GIB, 0), (8 * GIB, 30)]
-)
-def test_layers_that_fit_on_a_gpu(gpu: int, expected: int) -> None:
-    gpus = (Gpu("A GPU", gpu),) if gpu else ()
-    assert gpu_layers(this(64 * GIB, 4, *gpus), 9 * GIB, 8 * GIB, 37) == expected
+def test_a_gpu_and_the_memory_hold_together_what_neither_holds() -> None:
+    both = choose(OFFERS, this(3 * GIB, 4, Gpu("A GPU", 3 * GIB)), Wishes()).taken
+    assert (both.offer.variant, both.on, both.fits) == ("Q8_0", "A GPU and CPU", True)
+    assert both.speed is not None
+    assert both.speed.rate == SPEED["Q8_0"]  # what the CPU alone reaches
+    less = choose(OFFERS, this(2 * GIB, 4, Gpu("A GPU", 2 * GIB)), Wishes()).taken
+    assert less.offer.variant == "Q4_K_M"
+    assert taken(choose(OFFERS, this(3 * GIB), Wishes())) == "Q4_K_M"
 
 
 def test_nothing_fits_and_what_would() -> None:

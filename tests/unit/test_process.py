@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers import gone
 from quantmint.errors import BuildError
+from quantmint.native.toolchain import find_toolchain
 from quantmint.process import Command, Limits, run
 
 PYTHON = sys.executable
@@ -16,20 +18,6 @@ PYTHON = sys.executable
 
 def python(code: str, **own: object) -> Command:
     return Command(argv=[PYTHON, "-c", code], **own)  # type: ignore[arg-type]
-
-
-def gone(pid: int, seconds: float = 5) -> bool:
-    """Wait until the process is dead (a zombie counts as dead)."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_output_lines_and_log(tmp_path: Path) -> None:
@@ -137,3 +125,44 @@ def test_input_and_much_output() -> None:
     assert much.stdout.endswith("a line of output 299999\n")
     assert len(much.stdout) <= 1 << 20
     assert run(python("import os; os.write(1, bytes(range(256)))")).stdout.startswith("\0\1")
+
+
+def test_a_killed_build_leaves_no_compiler_behind(tmp_path: Path) -> None:
+    """Ninja puts each compiler into a process group of its own, and ends them on SIGTERM alone."""
+    ninja = find_toolchain().ninja.path
+    (tmp_path / "build.ninja").write_text(
+        "rule slow\n  command = echo $$$$ > pid.new && mv pid.new pid && exec sleep 600\n"
+        "build out: slow\n"
+    )
+    code = (
+        "import signal, sys; from quantmint.process import Command, run\n"
+        "run(Command(argv=sys.argv[1:], ended_by=signal.SIGTERM))"
+    )
+    words = [PYTHON, "-c", code, str(ninja), "-C", str(tmp_path)]
+    build = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    compiler = int(wait_for(tmp_path / "pid"))
+    build.kill()
+    build.wait()
+    assert gone(compiler)
+
+
+def test_a_build_that_takes_too_long_leaves_no_compiler_behind(tmp_path: Path) -> None:
+    ninja = find_toolchain().ninja.path
+    (tmp_path / "build.ninja").write_text(
+        "rule slow\n  command = echo $$$$ > pid && exec sleep 600\nbuild out: slow\n"
+    )
+    command = Command(
+        argv=[ninja, "-C", tmp_path], limits=Limits(wall_seconds=2), ended_by=signal.SIGTERM
+    )
+    with pytest.raises(BuildError, match="ran past its 2 s"):
+        run(command)
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
+def wait_for(path: Path, seconds: float = 20) -> str:
+    """Return what the file says, once it is there."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return path.read_text()
