@@ -28,6 +28,7 @@ from quantmint.registry.publish.target import Refs, Snapshot, Target
 from quantmint.registry.refs import Ref, list_refs
 from quantmint.registry.signing.envelope import ENVELOPE_LIMIT, open_envelope
 from quantmint.registry.signing.release import Expect, verify_release
+from quantmint.registry.signing.status import status_believer
 from quantmint.registry.store import Blob, Store
 from quantmint.registry.trust_policy import Policy
 
@@ -126,7 +127,8 @@ def look_at(target: Target, policy: Policy, expect: Expect, folder: Path, head: 
         alive = [n for n in numbers if f"{YANKED}{tag_of(n)}" not in refs.tags]
         for number in sorted(alive, reverse=True)[:1]:
             newest = reader.manifest(target.at(refs.tags[tag_of(number)]))
-    status = read_status(target, head, folder)
+    identity = f"{expect.publisher}/{expect.model}"
+    status = read_status(target, head, folder, status_believer(policy, identity))
     known = {row.release: row for row in (newest.yanked if newest else ())}
     known |= {row.release: row for row in reader.yanked(status, refs)}
     if newest is not None:

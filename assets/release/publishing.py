@@ -45,6 +45,7 @@ from quantmint.registry.signing.ed25519 import SigningKey
 from quantmint.registry.signing.envelope import seal as seal_envelope
 from quantmint.registry.signing.folder import verify_folder
 from quantmint.registry.signing.release import Expect, accept_release
+from quantmint.registry.signing.status import status_believer
 from quantmint.registry.store import Blob
 from quantmint.registry.trust_root import TrustRoot
 
@@ -212,6 +213,7 @@ def _publish(desk: Desk, settled: Settled, asked: Asked) -> Published:
         report=mint.report,
         private=asked.private or desk.inputs.terms.private,
         sign=status_signer(desk.keys),
+        believe=status_believer(TrustRoot(mint.home.keys).policy(), manifest.identity),
     )
     smoke = with_signature_test(mint, settled.files, smoke_test(mint, desk.inputs))
     done = publish(release_, desk.target, smoke=smoke, options=options)

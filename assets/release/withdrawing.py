@@ -11,6 +11,8 @@ from quantmint.assets.release.publishing import signer_names, signing_key, statu
 from quantmint.assets.release.terms import Terms
 from quantmint.registry.publish import Options, Published, Target, yank
 from quantmint.registry.refs import put_ref
+from quantmint.registry.signing.status import status_believer
+from quantmint.registry.trust_root import TrustRoot
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,13 @@ def withdraw(
     keys = [signing_key(mint, name) for name in signer_names(terms)]
     plain = " ".join(order.reason.split())
     paths = [recipe.file_name(variant) for variant in order.variants]
-    options = Options(work=mint.home.work, report=mint.report, sign=status_signer(keys))
+    policy = TrustRoot(mint.home.keys).policy()
+    options = Options(
+        work=mint.home.work,
+        report=mint.report,
+        sign=status_signer(keys),
+        believe=status_believer(policy, f"{terms.owner}/{recipe.model}"),
+    )
     done = yank(
         tag_of(order.number), target, reason=plain, options=options, withdrawn=paths or None
     )

@@ -22,7 +22,7 @@ from quantmint.registry.publish.files import (
     FileSet,
     check_release,
 )
-from quantmint.registry.publish.status import Sign, Status, read_status
+from quantmint.registry.publish.status import Believe, Sign, Status, read_status
 from quantmint.registry.publish.target import Change, Refs, Snapshot, Target
 
 Smoke = Callable[[str, Path], None]
@@ -51,6 +51,7 @@ class Options:
         replace: allow files on main that are not ours to be removed.
         restore: allow main to go back to a release that was published before.
         sign: returns an envelope for the status file.
+        believe: opens the envelope of the status file that is there: see `read_status`.
     """
 
     work: Path
@@ -60,6 +61,7 @@ class Options:
     replace: bool = False
     restore: bool = False
     sign: Sign | None = None
+    believe: Believe | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,7 @@ class _Run:
         if is_on_main and is_tagged:
             self._tidy(refs)
             return self._published(head.commit, changed=False)
-        status = read_status(self.target, head, self.folder)
+        status = read_status(self.target, head, self.folder, self.options.believe)
         self._check_withdrawn(status)
         if is_on_main:
             self._check_news(status)

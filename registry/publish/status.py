@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from quantmint.errors import RegistryError
+from quantmint.errors import IntegrityError, RegistryError
 from quantmint.files import canonical_json
 from quantmint.registry.publish.files import STATUS, STATUS_SIGNATURE
 from quantmint.registry.publish.target import Entry, Snapshot, Target
@@ -21,6 +21,7 @@ from quantmint.registry.store import Blob
 LIMIT = 1 << 20
 STATUS_TYPE = "application/vnd.quantmint.status.v1+json"
 Sign = Callable[[bytes], bytes]
+Believe = Callable[[bytes], bytes | None]
 
 
 class ReleaseStatus(BaseModel):
@@ -80,22 +81,43 @@ class Status(BaseModel):
         return {STATUS: body} | ({STATUS_SIGNATURE: sign(body)} if sign is not None else {})
 
 
-def read_status(target: Target, head: Snapshot, folder: Path) -> Status:
-    """Return the status that main serves; an empty one where there is none.
+def read_status(
+    target: Target, head: Snapshot, folder: Path, believe: Believe | None = None
+) -> Status:
+    """Return the status that main serves; an empty one where there is none, or none that counts.
+
+    With `believe` the signed bytes count, whatever the plain file beside them says.
 
     Raises:
         RegistryError: it is too large or not in this format.
+        IntegrityError: nobody signed it whom `believe` believes.
     """
-    entry = head.files.get(STATUS)
-    if entry is None:
+    if STATUS not in head.files:
         return Status()
-    if entry.size > LIMIT:
-        raise _unreadable(target, f"it has {entry.size} bytes")
-    path = target.fetch(head.commit, STATUS, _expected(entry), folder)
+    body = _read(target, head, STATUS, folder)
+    if believe is not None:
+        if STATUS_SIGNATURE not in head.files:
+            raise IntegrityError(
+                f"{STATUS} on main of {target.name} is not signed: anybody who can write there "
+                "may have made it",
+                mend=f"see who wrote it; restore both it and {STATUS_SIGNATURE} from an earlier "
+                "commit, or remove it",
+            )
+        signed = believe(_read(target, head, STATUS_SIGNATURE, folder))
+        if signed is None:
+            return Status()
+        body = signed
     try:
-        return Status.model_validate_json(path.read_bytes())
+        return Status.model_validate_json(body)
     except ValidationError as error:
         raise _unreadable(target, f"{error.error_count()} faults in it") from None
+
+
+def _read(target: Target, head: Snapshot, path: str, folder: Path) -> bytes:
+    entry = head.files[path]
+    if entry.size > LIMIT:
+        raise _unreadable(target, f"{path} has {entry.size} bytes")
+    return target.fetch(head.commit, path, _expected(entry), folder).read_bytes()
 
 
 def _expected(entry: Entry) -> Blob:

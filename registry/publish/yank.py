@@ -43,7 +43,7 @@ def yank(
         raise UserError(f"{target.name} has no release {release}{_near(release, refs)}")
     yanked = target.at(refs.tags[release])
     with work_folder(options.work) as folder:
-        status = read_status(target, head, folder)
+        status = read_status(target, head, folder, options.believe)
     known = status.releases.get(release)
     is_said = known is not None and known.state == "yanked"
     if not is_said:

@@ -18,6 +18,7 @@ from quantmint.registry.publish.files import STATUS, STATUS_SIGNATURE
 from quantmint.registry.publish.status import LIMIT, STATUS_TYPE, ReleaseStatus, Status
 from quantmint.registry.pull.places import Listing, Place
 from quantmint.registry.signing.envelope import ENVELOPE_LIMIT, Envelope, open_envelope
+from quantmint.registry.signing.status import covered_by
 from quantmint.registry.trust_policy import ANY, Policy
 
 
@@ -62,7 +63,7 @@ def read_said(
     sealed, doubt = _envelope(place, listing)
     covered: tuple[str, ...] = ()
     if sealed is not None:
-        covered, doubt = _covered(sealed, policy, identities)
+        covered, doubt = covered_by(sealed, policy, identities)
     if sealed is not None and covered:
         status = _parsed(place, sealed.payload)
         return Said(withdrawn=_withdrawn(status), status=status, counts=True, identities=covered)
@@ -112,30 +113,6 @@ def _envelope(place: Place, listing: Listing) -> tuple[Envelope | None, str]:
         return open_envelope(data, STATUS_TYPE, what=STATUS_SIGNATURE), ""
     except IntegrityError:
         return None, "its signature file can't be read"
-
-
-def _covered(
-    sealed: Envelope, policy: Policy, identities: Sequence[str]
-) -> tuple[tuple[str, ...], str]:
-    """Return for which identities a trusted key signed it; or none, and why."""
-    doubt = f"it is signed with key {sealed.signatures[0].keyid[:16]}, which nobody trusts here"
-    covered: list[str] = []
-    for signature in sealed.signatures:
-        trusted = policy.trusted.get(signature.keyid)
-        if signature.keyid in policy.revoked:
-            doubt = f"it is signed with key {signature.keyid[:16]}, which is revoked"
-        elif trusted is not None and trusted.key.id == signature.keyid:
-            if not trusted.key.accepts(signature.raw, sealed.signed):
-                raise IntegrityError(
-                    f"{STATUS_SIGNATURE} is forged or was altered: the signature of key"
-                    f" {signature.keyid[:16]} is wrong",
-                    mend="tell the publisher; do not use this registry meanwhile",
-                )
-            found = [identity for identity in identities if trusted.covers(identity)]
-            covered += found
-            if not found:
-                doubt = f"its key {signature.keyid[:16]} is trusted for other models only"
-    return tuple(dict.fromkeys(covered)), doubt
 
 
 def _parsed(place: Place, body: bytes) -> Status:
