@@ -56,7 +56,7 @@ def build_definitions(models: Iterable[Model]) -> dg.Definitions:
     """Return the definitions of these models and of every kernel of this kind of machine."""
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
         llama_cpp_spec(),
-        *with_links([kernel_assets(), kernel_assays()], MATRIX_FILE),
+        *with_links([kernel_assets(), kernel_assays()], MATRIX_FILE, label="kernel matrix"),
     ]
     for model in models:
         line = line_of(model)

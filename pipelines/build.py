@@ -88,22 +88,25 @@ def build_model(model: Model, wish: Wish = WHOLE) -> Built:
         tell(instance, look_at(line, remote=wish.refresh))
         asked = _asked(instance, store, line, wanted, wish)
         tags: dict[str, str] = {}
+        refused = ""
         for _ in range(MOST_PASSES):
             late = {k: r for k, r in stale(defs, instance, store, {}).items() if k in wanted}
             now = frontier(defs, {**late, **asked})
-            if not now:
+            # What a gate withholds ends the build; that it does stands in the report.
+            if not now or (refused and set(late) != {line.key(REPORT)}):
                 break
             asked = {}
             made |= {key.to_user_string(): reason.text for key, reason in now.items()}
             try:
                 run = run_assets(defs, instance, list(now), force=wish.force, tags=tags)
             except CheckRefused as error:  # the checks' own reasons are in the table of variants
-                said = _fp16_said(instance, line) or str(error)
-                return Built(made, _rows(instance, store, line, wanted), said)
+                refused = _fp16_said(instance, line) or str(error)
+                continue
             tags = tags or {BUILD_TAG: run}
         rows = _rows(instance, store, line, wanted)
-        restore_links(home, store, line, rows)
-        return Built(made, rows, "")
+        if not refused:
+            restore_links(home, store, line, rows)
+        return Built(made, rows, refused)
 
 
 def frontier(defs: dg.Definitions, late: Mapping[dg.AssetKey, Reason]) -> dict[dg.AssetKey, Reason]:

@@ -52,7 +52,7 @@ def storage_config(written: Path) -> dict[str, Any]:
 
 def _checked(given: str) -> str:
     """Return an address without its scheme; a message repeats none, for it may hold a password."""
-    mend = f"{DATABASE}=postgresql://USER@HOST:5432/DATABASE"
+    mend = f"{DATABASE}=postgresql+psycopg2://USER@HOST:5432/DATABASE"
     scheme, _, rest = given.partition("://")
     if scheme not in _SCHEMES:
         raise UserError(f"{DATABASE} does not begin with postgresql://", mend=mend)
