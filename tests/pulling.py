@@ -12,6 +12,7 @@ from typing import Any
 
 from gguf_builder import ARRAY, TEXT, File, Row, array, scalar, string, text
 from hub import Repo
+from quantmint.files import canonical_json
 from quantmint.registry.keys import KeyFolder
 from quantmint.registry.manifest.measured import MemoryAt, OnKernel, SpeedAt
 from quantmint.registry.manifest.release import (
@@ -25,7 +26,10 @@ from quantmint.registry.manifest.release import (
 )
 from quantmint.registry.manifest.types import FileEntry, time_text
 from quantmint.registry.publish import FileSet, FolderTarget, Options, Release, publish
+from quantmint.registry.publish.files import STATUS, STATUS_SIGNATURE
+from quantmint.registry.publish.status import STATUS_TYPE
 from quantmint.registry.signing.ed25519 import SigningKey
+from quantmint.registry.signing.envelope import seal
 from quantmint.registry.signing.release import sign_release
 from quantmint.registry.store import Store
 from quantmint.registry.tensors import make_table, table_bytes
@@ -111,6 +115,19 @@ class Publisher:
         if not signed:
             del found[ENVELOPE_FILE]
         return found
+
+    def status(
+        self, withdrawn: Mapping[str, Mapping[str, str]], *, signed: bool = True
+    ) -> dict[str, bytes]:
+        """Return a status file and its signature: releases that were yanked, and their digests."""
+        rows = {
+            name: {"state": "yanked", "reason": "it says wrong things", "files": dict(files)}
+            for name, files in withdrawn.items()
+        }
+        body = canonical_json({"format": 1, "releases": rows})
+        if not signed:
+            return {STATUS: body}
+        return {STATUS: body, STATUS_SIGNATURE: seal(body, STATUS_TYPE, [self.key])}
 
     def _variant(self, name: str, data: bytes, found: dict[str, bytes]) -> Variant:
         path = self.base / f"{TITLE}-{name}.gguf"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from quantmint.assets.regression import REGRESSION
 from quantmint.errors import IntegrityError
 from quantmint.registry.manifest.release import KEY_FILE, OPENSSF_KEY_FILE, Manifest, Variant
 from quantmint.registry.tensors import TensorTable
@@ -12,6 +13,7 @@ Tables = Callable[[Variant], TensorTable | None]
 # What may differ between two manifests of the same release: its number, times and history, and
 # the version of this program.
 _PASSING = {"release", "created", "expires", "changes", "yanked"}
+_NOT_OF_THE_BYTES = {"provenance", "picture", "key", "measurements"}
 
 
 def same_content(ours: Manifest, theirs: Manifest) -> bool:
@@ -31,8 +33,14 @@ def _has_openssf(manifest: Manifest) -> bool:
 def _content(manifest: Manifest) -> dict[str, object]:
     value = manifest.model_dump(exclude=_PASSING)
     value["toolchain"].pop("quantmint")
-    # The provenance names the run that released, and pictures follow the drawing library.
-    made = [f for f in value["files"] if f["role"] not in {"provenance", "picture", "key"}]
+    # The provenance names the run that released, and pictures follow the drawing library. What the
+    # regression watch says is of the past: judged again, the same numbers are no longer the first.
+    # The numbers themselves stand in the manifest; the file of measurements repeats them.
+    made = [f for f in value["files"] if f["role"] not in _NOT_OF_THE_BYTES]
+    for variant in value["variants"]:
+        for gate in variant["gates"]:
+            if gate["check"] == REGRESSION:
+                gate["reason"] = ""
     return {**value, "files": made}
 
 

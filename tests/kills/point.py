@@ -210,7 +210,7 @@ def _named(process: Process) -> str:
     return f"{process.role} ({process.line[:80]})"
 
 
-def wait_until(true: Callable[[], bool], else_said: str, seconds: float = 180) -> None:
+def wait_until(true: Callable[[], bool], else_said: str, seconds: float = 600) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -232,7 +232,7 @@ def settle(service: Service, run_id: str, wrong: list[str]) -> str:
     return "failed; a further run"
 
 
-def _watch(service: Service, run_id: str, seconds: float = 300) -> tuple[list[Run], bool]:
+def _watch(service: Service, run_id: str, seconds: float = 900) -> tuple[list[Run], bool]:
     """Return the run and those that the service made of it, once all have ended."""
     deadline, twice = time.monotonic() + seconds, False
     while True:

@@ -156,7 +156,7 @@ class Service:
         """Return one run."""
         return next(run for run in self.runs() if run.id == run_id)
 
-    def wait(self, run_id: str, seconds: float = 420) -> str:
+    def wait(self, run_id: str, seconds: float = 900) -> str:
         """Wait until the run ended; return its status."""
         deadline = time.monotonic() + seconds
         while (status := self.run(run_id).status) not in ENDED:

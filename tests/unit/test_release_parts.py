@@ -20,6 +20,7 @@ from quantmint.assets.release.terms import Terms
 from quantmint.pipelines.assembly import build_definitions
 from quantmint.pipelines.spec import load_model
 from quantmint.registry.gguf import Gguf
+from quantmint.registry.manifest.measured import Gate
 from quantmint.registry.manifest.release import (
     OPENSSF_KEY_FILE,
     Manifest,
@@ -29,7 +30,7 @@ from quantmint.registry.manifest.release import (
 )
 from quantmint.registry.manifest.types import time_text
 from quantmint.registry.tensors import TensorTable, read_table
-from releases import Release, make_release, write_release
+from releases import Release, make_release, sha_of, write_release
 
 PHI = (
     "{% for m in messages %}{{'<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n'}}"
@@ -155,6 +156,27 @@ def test_new_measurements_are_told_and_need_no_download(
     lines = changelog(later, manifest, tables_of(release))
     assert lines[0].endswith("nothing must be downloaded again.")
     assert "Q4_K_M: the same file, measured anew." in lines
+
+
+def test_judged_again_by_itself_it_is_the_same_release(manifest: Manifest) -> None:
+    """The regression watch says `first measured` once, and `none is worse` ever after."""
+    q8, q4 = manifest.variants
+
+    def judged(check: str, reason: str) -> Manifest:
+        gates = (*q8.gates, Gate(check=check, reason=reason))
+        files = [
+            file.model_copy(update={"sha256": sha_of(reason.encode())})
+            if file.role == "measurements"
+            else file
+            for file in manifest.files
+        ]
+        variants = (q8.model_copy(update={"gates": gates}), q4)
+        return manifest.model_copy(update={"variants": variants, "files": tuple(files)})
+
+    first, again = judged("regression", "first measured"), judged("regression", "none is worse")
+    assert first != again
+    assert same_content(first, again)
+    assert not same_content(judged("divergence", "KLD 0.01"), judged("divergence", "KLD 0.02"))
 
 
 def test_the_same_weights_under_another_header(manifest: Manifest, release: Release) -> None:
