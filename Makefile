@@ -7,7 +7,7 @@ export CMAKE_ARGS := -DLLAMA_BUILD=OFF
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install demo test lint types sizes unit ui bench bench-demo bench-memory \
-        bench-ladder bench-assay bench-store bench-kernels sweep-store sweep-ladder transfer-matrix bench-pull fuzz-gguf hub-crosscheck lock clean
+        bench-ladder bench-assay bench-store bench-kernels sweep-store sweep-ladder transfer-matrix kill-table bench-pull bench-ui screenshots fuzz-gguf hub-crosscheck lock clean
 
 help:
 	@echo "make demo    build, test and show the embedded model, end to end"
@@ -85,6 +85,19 @@ hub-crosscheck: install
 transfer-matrix: install
 	cd tests && ../$(BIN)/python -m transfer
 	cd tests && ../$(BIN)/python -m transfer.kills
+
+# The service and a run of it killed at 32 points, each in a home of its own: 45 minutes, mostly
+# waiting. Three of the points are in CI.
+kill-table: install
+	cd tests && ../$(BIN)/python -m kills
+
+# Definitions, graph page, null build and a cached run: 5 minutes.
+bench-ui: install
+	PYTHONPATH=tests $(BIN)/python benchmarks/ui.py
+
+# The pictures of docs/ui.md, out of a real server: needs Chromium.
+screenshots: install
+	cd tests && ../$(BIN)/python -m browser ../docs/images
 
 # Pulling against `hf download`, 1 GiB from one server on loopback; and two deltas.
 bench-pull: install

@@ -60,6 +60,12 @@ def tracking_uri(home: Home) -> str:
     return os.environ.get(ADDRESS) or f"sqlite:///{home.mlflow / 'mlflow.db'}"
 
 
+def tracking_server(home: Home) -> str | None:
+    """Return the page of the server that `MLFLOW_TRACKING_URI` names; None for a database."""
+    uri = tracking_uri(home)
+    return _without_secrets(uri).rstrip("/") if uri.startswith("http") else None
+
+
 def dagster_run_url(run_id: str) -> str:
     """Return the address of a Dagster run's page."""
     root = os.environ.get("QUANTMINT_DAGSTER_URL", f"http://127.0.0.1:{DAGSTER_PORT}")

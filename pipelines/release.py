@@ -55,11 +55,12 @@ def with_terms(model: Model, order: Order) -> Model:
                 mend="add `release: {hub: owner/name, license: mit}` (docs/releases.md)",
             )
         terms = Terms(hub=to.removeprefix(HUB))
-    owner = "" if to.startswith(FILE) else to.removeprefix(HUB).partition("/")[0]
-    if owner and owner.casefold() != terms.owner.casefold():
+    place = to or terms.hub or FILE
+    owner = terms.owner if place.startswith(FILE) else place.removeprefix(HUB).partition("/")[0]
+    if owner.casefold() != terms.owner.casefold():
         raise UserError(
-            f"{model.spec.model} is released by {terms.owner}, and {to} is {owner}'s: who pulls it "
-            "there would be told that it is not its own",
+            f"{model.spec.model} is released by {terms.owner}, and {place} is {owner}'s: who pulls "
+            "it there would be told that it is not its own",
             mend=f"--to hub:{terms.owner}/NAME; or say `publisher: {owner}` in `release:`",
         )
     if order.key:

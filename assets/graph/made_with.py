@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 else:
     Result = dg.MaterializeResult
 MADE_WITH: Final = "made_with"
+# What a page shows at its top: the result, and where to read on.
+FIRST: Final = ("summary", "page", "mlflow_run", "report", "visible_file", "file")
 # Raise a stage's number when the stage itself makes something else of the same inputs.
 STAGE_VERSIONS: Final = {
     "source": 1, "fp16": 3, "imatrix": 1, "variant": 2, "assay": 3, "report": 1, "kernel": 2,
@@ -71,9 +73,10 @@ def finished(
     What it was made with stands beside it, as its definition says.
     """
     declared = context.assets_def.specs_by_key[key].metadata
+    first = {name: metadata[name] for name in FIRST if name in metadata}
     return dg.MaterializeResult(
         asset_key=key,
         data_version=dg.DataVersion(sha256),
-        metadata={**metadata, MADE_WITH: declared[MADE_WITH]},
+        metadata={**first, **metadata, MADE_WITH: declared[MADE_WITH]},
         check_results=list(checks),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,34 @@ from quantmint.assets.kernel_assay import KernelAssay
 from quantmint.assets.recipe import Recipe
 from quantmint.assets.report.files import HTML, JSON, MARKDOWN
 from quantmint.assets.report.model import ModelReport
+from quantmint.assets.report.summaries import (
+    assay_summary,
+    gguf_summary,
+    kernel_assay_summary,
+    kernel_summary,
+    report_summary,
+    source_summary,
+    variant_summary,
+)
 from quantmint.assets.report.tables import Table, overview, quality, reasons, speed, tasks
 from quantmint.assets.source import SourceWeights
 from quantmint.assets.tracking import Entry
 from quantmint.assets.variants import Struck
 from quantmint.assets.verdict import Verdict
 from quantmint.native.build import Bundle
+from quantmint.native.evaluation.results import Divergence, SpeedAt
 from quantmint.native.pin import current_pin
 from quantmint.registry.gguf import Gguf
 from quantmint.registry.store import Blob, Store
 
 Metadata = dict[str, Any]
+SUMMARY = "summary"
 
 
 def kernel_metadata(bundle: Bundle) -> Metadata:
     """Return what the asset page of a kernel shows."""
     return {
+        SUMMARY: kernel_summary(bundle),
         "sha256": bundle.tree.sha256,
         "size": bundle.tree.size,
         "files": _table([{"file": f.path, "bytes": f.blob.size} for f in bundle.tree.files]),
@@ -53,31 +64,31 @@ def kernel_assay_metadata(found: KernelAssay, blob: Blob) -> Metadata:
             "same top token": f"{row.agreement.top1:.1%}" if row.agreement else "reference",
             "same bits each run": row.same_runs,
             "same bits at each thread count": row.same_threads,
-            "prompt tokens/s": row.speeds.prompt[-1].median if row.speeds.prompt else 0.0,
-            "generated tokens/s": row.speeds.generation[-1].median
-            if row.speeds.generation
-            else 0.0,
+            "prompt tokens/s": _last(row.speeds.prompt),
+            "generated tokens/s": _last(row.speeds.generation),
         }
         for row in found.rows
     ]
     made: Metadata = {
+        SUMMARY: kernel_assay_summary(found),
         "sha256": blob.sha256,
         "size": blob.size,
         "cpu": found.cpu,
         "threads": found.threads,
-        "worst_nmse": found.worst,
+        "worst_nmse": significant(found.worst),
         "types": _table(rows),
     }
     for kind, speeds in (("prompt", found.speeds.prompt), ("generation", found.speeds.generation)):
         for at in speeds:
-            made[f"{kind}_{at.tokens}_tokens_per_second"] = at.median
-            made[f"{kind}_{at.tokens}_spread"] = f"{at.low} to {at.high}"
+            made[f"{kind}_{at.tokens}_tokens_per_second"] = round(at.median, 1)
+            made[f"{kind}_{at.tokens}_spread"] = f"{at.low:.1f} to {at.high:.1f}"
     return made
 
 
 def source_metadata(source: SourceWeights) -> Metadata:
     """Return what the asset page of source weights shows; later stages read it back."""
     return {
+        SUMMARY: source_summary(source),
         "sha256": source.blob.sha256,
         "size": source.size,
         "weights": source.weights,
@@ -103,13 +114,14 @@ def gguf_metadata(header: Gguf) -> Metadata:
         "weights": header.weights,
         "architecture": header.architecture,
         "tensor_types": _table(types),
-        "dagster/row_count": len(header.tensors),
+        "tensors": len(header.tensors),
     }
 
 
 def fp16_metadata(store: Store, made: Converted, source: SourceWeights) -> Metadata:
     """Return what the asset page of the FP16 file shows."""
     return {
+        SUMMARY: gguf_summary(made.header),
         "sha256": made.blob.sha256,
         **gguf_metadata(made.header),
         "source_sha256": source.blob.sha256,
@@ -152,6 +164,7 @@ def imatrix_entry(made: Importance) -> Entry:
 def variant_metadata(struck: Struck, path: Path) -> Metadata:
     """Return what the asset page of a variant shows; the assay reads it back."""
     return {
+        SUMMARY: variant_summary(struck),
         "sha256": struck.blob.sha256,
         **gguf_metadata(struck.header),
         "fallback_tensors": struck.fallbacks,
@@ -164,17 +177,17 @@ def variant_metadata(struck: Struck, path: Path) -> Metadata:
 def assay_metadata(record: Assayed, blob: Blob, path: Path) -> Metadata:
     """Return what the asset page of a variant on a kernel shows."""
     found: Metadata = {
+        SUMMARY: assay_summary(record),
         "sha256": blob.sha256,
         "size": blob.size,
         "gguf_sha256": record.digests["gguf"],
-        "visible_file": dg.MetadataValue.path(str(path)),
+        "visible_file": "none: withheld" if record.withheld else dg.MetadataValue.path(str(path)),
         "cpu": record.cpu,
-        "gates": _table([
-            {"gate": v.check, "passed": v.passed, "reason": v.reason} for v in record.verdicts
-        ]),
-    }  # fmt: skip
+        "gates": _table([{"gate": v.check, "passed": v.passed} for v in record.verdicts]),
+        "reasons": dg.MetadataValue.md(_reasons(record.verdicts)),
+    }
     if record.divergences:
-        found["divergence"] = _table([asdict(row) for row in record.divergences])
+        found["divergence"] = _table([_distance(row) for row in record.divergences])
         first = record.divergences[0]
         found |= {
             "perplexity": round(first.ppl, 4), "perplexity_ratio": round(first.ppl_ratio, 5),
@@ -183,11 +196,12 @@ def assay_metadata(record: Assayed, blob: Blob, path: Path) -> Metadata:
     for task in record.choices:
         found[f"{task.task}_accuracy"] = round(task.correct / task.items, 4)
     if record.agreement is not None:
-        found |= {"nmse": record.agreement.nmse, "same_top1": record.agreement.top1}
+        found["nmse"] = significant(record.agreement.nmse)
+        found["same_top1"] = significant(record.agreement.top1)
     if record.speeds is not None:
         for kind in ("prompt", "generation"):
             for speed in getattr(record.speeds, kind):
-                found[f"{kind}_{speed.tokens}_tokens_per_second"] = speed.median
+                found[f"{kind}_{speed.tokens}_tokens_per_second"] = round(speed.median, 1)
     for at in record.memory:
         found[f"memory_at_{at.context}"] = at.total
     if record.peak is not None:
@@ -208,6 +222,7 @@ def report_metadata(
     """
     head, *more = [overview(report), *quality(report)]
     found: Metadata = {
+        SUMMARY: report_summary(report),
         "sha256": files[JSON].sha256,
         "size": files[JSON].size,
         "passed": len(report.passed),
@@ -227,6 +242,31 @@ def report_metadata(
         data = base64.b64encode(store.read(files[name])).decode()
         found[name] = dg.MetadataValue.md(f"![{name}](data:image/png;base64,{data})")
     return found
+
+
+def significant(value: float) -> float:
+    """Return a number as people read it: with six significant digits."""
+    return float(f"{value:.6g}")
+
+
+def _distance(row: Divergence) -> dict[str, Any]:
+    """Return what a page has room for; the report has it all."""
+    return {
+        "context": row.context, "perplexity": significant(row.ppl),
+        "ratio": significant(row.ppl_ratio), "mean KLD": significant(row.kld_mean),
+        "99 % KLD": significant(row.kld_p99), "same top": f"{row.top1:.1%}",
+    }  # fmt: skip
+
+
+def _reasons(verdicts: Sequence[Verdict]) -> str:
+    """Return what each gate said, one below the other."""
+    words = {v.check: "passed" if v.passed else "FAILED" if v.refuses else "not made"
+             for v in verdicts}  # fmt: skip
+    return _fenced("\n".join(f"{words[v.check]}  {v.check}: {v.reason}" for v in verdicts))
+
+
+def _last(speeds: Sequence[SpeedAt]) -> float:
+    return round(speeds[-1].median, 1) if speeds else 0.0
 
 
 def _cells(made: Table) -> Any:  # noqa: ANN401
@@ -279,6 +319,10 @@ def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401
 
 
 def _sample(prompt: str, text: str) -> str:
-    """Return prompt and answer as fenced text, so that nothing a model says is rendered."""
-    body = f"{prompt}\n---\n{text}".replace("`", "'")
+    return _fenced(f"{prompt}\n---\n{text}")
+
+
+def _fenced(text: str) -> str:
+    """Return text as it is: nothing that a model or an upstream says is rendered."""
+    body = text.replace("`", "'")
     return f"```text\n{body}\n```"

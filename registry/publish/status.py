@@ -75,6 +75,11 @@ class Status(BaseModel):
         row = ReleaseStatus(state="yanked", commit=commit, reason=reason, files=dict(files))
         return Status(releases={**self.releases, release: row})
 
+    def without_withdrawals(self) -> Status:
+        """Return which releases followed each other, and nothing of what was withdrawn."""
+        rows = {name: row for name, row in self.releases.items() if row.state != "yanked"}
+        return Status(releases=rows)
+
     def as_files(self, sign: Sign | None) -> dict[str, bytes]:
         """Return the file, and its signature if there is a signer."""
         body = canonical_json(self.model_dump(exclude_none=True))
@@ -84,9 +89,10 @@ class Status(BaseModel):
 def read_status(
     target: Target, head: Snapshot, folder: Path, believe: Believe | None = None
 ) -> Status:
-    """Return the status that main serves; an empty one where there is none, or none that counts.
+    """Return the status that main serves; an empty one where there is none.
 
-    With `believe` the signed bytes count, whatever the plain file beside them says.
+    With `believe` the signed bytes count, whatever the plain file beside them says. Withdrawals
+    that revoked keys alone signed are left out: the publisher's own books have its own.
 
     Raises:
         RegistryError: it is too large or not in this format.
@@ -105,8 +111,12 @@ def read_status(
             )
         signed = believe(_read(target, head, STATUS_SIGNATURE, folder))
         if signed is None:
-            return Status()
+            return _parsed(target, body).without_withdrawals()
         body = signed
+    return _parsed(target, body)
+
+
+def _parsed(target: Target, body: bytes) -> Status:
     try:
         return Status.model_validate_json(body)
     except ValidationError as error:

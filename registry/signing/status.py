@@ -42,8 +42,8 @@ def covered_by(
 def status_believer(policy: Policy, identity: str) -> Callable[[bytes], bytes | None]:
     """Return what opens the envelope of a publisher's own status file.
 
-    It gives the signed bytes, or None where revoked keys alone signed them: then nothing that the
-    file says is carried on. It raises IntegrityError if nobody signed them whom this home trusts:
+    It gives the signed bytes, or None where revoked keys alone signed them: then no withdrawal
+    that the file says is carried on. It raises IntegrityError if nobody signed them whom this home trusts:
     whoever can write to a registry could else have withdrawals signed by its publisher.
     """
 

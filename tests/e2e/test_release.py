@@ -141,16 +141,16 @@ def test_a_release_on_a_hub_is_one_signed_commit(mint: Mint, first: Ran, tmp_pat
     with Hub(tokens=(TOKEN,)) as hub:
         env = client_env(hub.url, TOKEN, tmp_path, xet=False)
         del env["QUANTMINT_HOME"]
-        ran = mint.run("release", mint.model(), "--to", "hub:org/Phi-3-nano-GGUF", "--json", **env)
+        ran = mint.run("release", mint.model(), "--to", "hub:my-org/Phi-3-nano-GGUF", "--json", **env)
         assert ran.code == 0, ran.err
-        repo = hub.repos["org/Phi-3-nano-GGUF"]
+        repo = hub.repos["my-org/Phi-3-nano-GGUF"]
         assert json.loads(ran.out)["release"] == 1  # the one that the folder has
         assert repo.tags == {"v1": repo.branches["main"]}
         assert len(repo.history()) == 2
         files = repo.files()
         assert "quantmint.dsse.json" in files
         assert TOKEN not in ran.err + ran.out
-        again = mint.run("release", mint.model(), "--to", "hub:org/Phi-3-nano-GGUF", **env)
+        again = mint.run("release", mint.model(), "--to", "hub:my-org/Phi-3-nano-GGUF", **env)
         assert "nothing changed" in again.out
         assert len(repo.history()) == 2
 

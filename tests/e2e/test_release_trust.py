@@ -89,12 +89,12 @@ def test_a_download_from_a_hub_holds_as_it_comes(mint: Mint, signed: Ran, tmp_pa
         env = client_env(hub.url, TOKEN, tmp_path, xet=False)
         del env["QUANTMINT_HOME"]
         model = mint.model(more=OPENSSF)
-        ran = mint.run("release", model, "--to", "hub:org/Phi-3-nano-GGUF", "--json", **env)
+        ran = mint.run("release", model, "--to", "hub:my-org/Phi-3-nano-GGUF", "--json", **env)
         assert ran.code == 0, ran.err
         assert json.loads(ran.out)["sha256"] == json.loads(signed.out)["sha256"]
         folder = Path(
             snapshot_download(
-                "org/Phi-3-nano-GGUF", local_dir=tmp_path / "here", endpoint=hub.url, token=TOKEN
+                "my-org/Phi-3-nano-GGUF", local_dir=tmp_path / "here", endpoint=hub.url, token=TOKEN
             )
         )
     assert (folder / ".cache" / "huggingface").is_dir()

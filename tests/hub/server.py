@@ -14,7 +14,7 @@ from .faults import Faults
 from .pages import Pages, RefusedError, Seen
 from .xet import Cas
 
-USER, ORGS = "tester", ("org", "team")
+USER, ORGS = "tester", ("org", "team", "my-org")
 
 
 class Hub:
