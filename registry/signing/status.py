@@ -43,8 +43,8 @@ def status_believer(policy: Policy, identity: str) -> Callable[[bytes], bytes | 
     """Return what opens the envelope of a publisher's own status file.
 
     It gives the signed bytes, or None where revoked keys alone signed them: then no withdrawal
-    that the file says is carried on. It raises IntegrityError if nobody signed them whom this home trusts:
-    whoever can write to a registry could else have withdrawals signed by its publisher.
+    that the file says is carried on. It raises IntegrityError if nobody signed them whom this home
+    trusts: whoever can write to a registry could else have withdrawals signed by its publisher.
     """
 
     def believe(data: bytes) -> bytes | None:

@@ -141,7 +141,9 @@ def test_a_release_on_a_hub_is_one_signed_commit(mint: Mint, first: Ran, tmp_pat
     with Hub(tokens=(TOKEN,)) as hub:
         env = client_env(hub.url, TOKEN, tmp_path, xet=False)
         del env["QUANTMINT_HOME"]
-        ran = mint.run("release", mint.model(), "--to", "hub:my-org/Phi-3-nano-GGUF", "--json", **env)
+        ran = mint.run(
+            "release", mint.model(), "--to", "hub:my-org/Phi-3-nano-GGUF", "--json", **env
+        )
         assert ran.code == 0, ran.err
         repo = hub.repos["my-org/Phi-3-nano-GGUF"]
         assert json.loads(ran.out)["release"] == 1  # the one that the folder has
