@@ -25,7 +25,7 @@ from quantmint.assets.graph.line import (
     logs,
     upstream,
 )
-from quantmint.assets.graph.made_with import Result, finished, made_with
+from quantmint.assets.graph.made_with import Made, Result, finished, made_with, meant, results
 from quantmint.assets.graph.order import Order
 from quantmint.assets.mint import Mint
 from quantmint.assets.planned import HEADER, check_header
@@ -90,7 +90,7 @@ def assay_assets(line: Line) -> dg.AssetsDefinition:
         can_subset=True,
         pool="bench",
     )
-    def assays(context: dg.AssetExecutionContext, order: Order) -> Iterator[Result]:
+    def assays(context: dg.AssetExecutionContext, order: Order) -> Iterator[Made]:
         with explained():
             mint = order.mint(context)
             wanted = {
@@ -99,7 +99,7 @@ def assay_assets(line: Line) -> dg.AssetsDefinition:
                 for kernel in line.kernels
                 if order.wants_variant(line, variant) and order.wants_kernel(line, kernel.name)
             }
-            yield from _assay(context, line, mint, wanted & context.selected_asset_keys)
+            yield from _assay(context, line, mint, wanted & meant(context))
             if line.key(REPORT) in context.selected_asset_keys:
                 yield report_of(context, line, mint)
 
@@ -154,7 +154,7 @@ def _parts(line: Line) -> dict[str, object]:
 
 def _assay(
     context: dg.AssetExecutionContext, line: Line, mint: Mint, wanted: AbstractSet[dg.AssetKey]
-) -> Iterator[Result]:
+) -> Iterator[Made]:
     kernels = [k for k in line.kernels if any(line.on(v, k) in wanted for v in _variants(line))]
     bundles = [bundle_of(mint, kernel) for kernel in kernels]
     best = bundle_of(mint, line.kernel)
@@ -177,7 +177,7 @@ def _assay(
         if key in wanted:
             shown = assay_metadata(made.record, made.blob, _visible(mint, made))
             checks = [check_result(key, v) for v in _verdicts(line, kernel, made)]
-            yield finished(context, key, made.blob.sha256, shown | logs(mint, line), checks)
+            yield from results(context, key, made.blob.sha256, shown | logs(mint, line), checks)
 
 
 def _verdicts(line: Line, kernel: Kernel, made: Assay) -> list[Verdict]:

@@ -12,7 +12,7 @@ from quantmint.assets.graph.line import (
     explained,
     kernel_key,
 )
-from quantmint.assets.graph.made_with import Result, finished, made_with
+from quantmint.assets.graph.made_with import Made, Result, finished, made_with, meant, results
 from quantmint.assets.graph.order import Order
 from quantmint.assets.graph.upstream import LLAMA_CPP_KEY, report_pin
 from quantmint.assets.kernel_assay import AGREEMENT, TYPES, assay_kernel, keep
@@ -113,8 +113,8 @@ def kernel_assays() -> dg.AssetsDefinition:
         can_subset=True,
         pool="bench",
     )
-    def assays(context: dg.AssetExecutionContext, order: Order) -> Iterator[Result]:
-        wanted = [key for key in by_key if key in context.selected_asset_keys]
+    def assays(context: dg.AssetExecutionContext, order: Order) -> Iterator[Made]:
+        wanted = [key for key in by_key if key in meant(context)]
         with explained():
             mint = order.mint(context)
             plain = bundle_of(mint, reference)
@@ -125,7 +125,7 @@ def kernel_assays() -> dg.AssetsDefinition:
                 blob = keep(mint, found)
                 checks = [check_result(key, found.verdict)]
                 shown = kernel_assay_metadata(found, blob)
-                yield finished(context, key, blob.sha256, shown, checks)
+                yield from results(context, key, blob.sha256, shown, checks)
 
     return assays
 

@@ -5,7 +5,7 @@ which argument changed, and from what to what.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,8 +16,10 @@ from quantmint.files import digest_of
 # Dagster recognizes the bare class alone as the annotation of an asset that also has checks.
 if TYPE_CHECKING:
     Result = dg.MaterializeResult[Any]
+    Made = Result | dg.AssetCheckResult
 else:
     Result = dg.MaterializeResult
+    Made = dg.MaterializeResult | dg.AssetCheckResult
 MADE_WITH: Final = "made_with"
 # What a page shows at its top: the result, and where to read on.
 FIRST: Final = ("summary", "page", "mlflow_run", "report", "visible_file", "file")
@@ -59,6 +61,29 @@ def _flatten(name: str, value: Any, into: dict[str, Any]) -> None:  # noqa: ANN4
             _flatten(f"{name}.{key}", inner, into)
     else:
         into[name] = value
+
+
+def meant(context: dg.AssetExecutionContext) -> frozenset[dg.AssetKey]:
+    """Return the assets that a step is about: selected, or with a selected check."""
+    checked = {key.asset_key for key in context.selected_asset_check_keys}
+    return frozenset({*context.selected_asset_keys, *checked})
+
+
+def results(
+    context: dg.AssetExecutionContext,
+    key: dg.AssetKey,
+    sha256: str,
+    metadata: Mapping[str, Any],
+    checks: Sequence[dg.AssetCheckResult],
+) -> Iterator[Made]:
+    """Yield an asset's result with its checks; the checks alone where they alone were asked for."""
+    if key in context.selected_asset_keys:
+        yield finished(context, key, sha256, metadata, checks)
+        return
+    for check in checks:
+        assert check.check_name is not None
+        if dg.AssetCheckKey(key, check.check_name) in context.selected_asset_check_keys:
+            yield check
 
 
 def finished(

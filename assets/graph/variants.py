@@ -17,7 +17,7 @@ from quantmint.assets.graph.line import (
     logs,
     record,
 )
-from quantmint.assets.graph.made_with import Result, finished, made_with
+from quantmint.assets.graph.made_with import Made, made_with, meant, results
 from quantmint.assets.graph.order import Order
 from quantmint.assets.mint import Mint
 from quantmint.assets.planned import HEADER, check_header
@@ -64,8 +64,8 @@ def variant_assets(line: Line) -> dg.AssetsDefinition:
         can_subset=True,
         pool="cpu",
     )
-    def variants(context: dg.AssetExecutionContext, order: Order) -> Iterator[Result]:
-        chosen = [v for v in recipe.variants if line.key(v) in context.selected_asset_keys]
+    def variants(context: dg.AssetExecutionContext, order: Order) -> Iterator[Made]:
+        chosen = [v for v in recipe.variants if line.key(v) in meant(context)]
         with explained():
             wanted = [v for v in chosen if order.wants_variant(line, v)]
             yield from _strike(context, line, order.mint(context), wanted)
@@ -75,7 +75,7 @@ def variant_assets(line: Line) -> dg.AssetsDefinition:
 
 def _strike(
     context: dg.AssetExecutionContext, line: Line, mint: Mint, wanted: Sequence[str]
-) -> Iterator[Result]:
+) -> Iterator[Made]:
     recipe = line.recipe
     bundle = bundle_of(mint, line.kernel)
     fp16 = fp16_record(context, line, mint, bundle)
@@ -87,4 +87,5 @@ def _strike(
         tracked = record(mint, line, context, variant_entry(struck, verdict))
         key, path = line.key(struck.variant), mint.store.path(struck.blob.sha256)
         shown = variant_metadata(struck, path) | logs(mint, line) | tracked
-        yield finished(context, key, struck.blob.sha256, shown, [check_result(key, verdict)])
+        checks = [check_result(key, verdict)]
+        yield from results(context, key, struck.blob.sha256, shown, checks)

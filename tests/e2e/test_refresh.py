@@ -9,6 +9,8 @@ import pytest
 
 from changing import Changing
 from quantmint.assets.graph.line import MODEL_TAG
+from quantmint.assets.graph.order import ORDER, Order
+from quantmint.native.kernels import host_kernel
 from quantmint.pipelines.assembly import build_definitions
 from quantmint.pipelines.automation import automation
 from quantmint.pipelines.instance import open_instance
@@ -148,3 +150,21 @@ def test_every_schedule_is_off_and_every_job_is_one_models(here: Changing, model
     assert kernels.default_status is dg.DefaultSensorStatus.STOPPED
     made = found.resolve_job_def("build_mini").asset_layer.executable_asset_keys
     assert {key.path[0] for key in made} <= {"mini", "kernels"}
+
+
+def test_a_check_alone_is_made_again(
+    here: Changing, instance: dg.DagsterInstance, model: Model
+) -> None:
+    assert here.home.store.is_dir()
+    found = build_definitions([model])
+    assets = [a for a in found.assets or [] if isinstance(a, dg.AssetsDefinition | dg.AssetSpec)]
+    on_kernel = f"Q8_0_on_{host_kernel().name}"
+    wanted = {("Q4_K_M", "header"), (on_kernel, "divergence"), (on_kernel, "chat")}
+    keys = [dg.AssetCheckKey(dg.AssetKey(["mini", leaf]), check) for leaf, check in wanted]
+    done = dg.materialize(
+        assets, selection=dg.AssetSelection.checks(*keys), instance=instance,
+        resources={ORDER: Order()},
+    )  # fmt: skip
+    made = {(e.asset_key.path[-1], e.check_name) for e in done.get_asset_check_evaluations()}
+    assert made == wanted
+    assert not done.get_asset_materialization_events()
