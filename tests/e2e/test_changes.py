@@ -109,7 +109,7 @@ def test_each_change_makes_exactly_what_it_changes(changing: Changing) -> None:
     for change in CHANGES:
         change.do(changing)
         made = changing.build()["made"]
-        short = {name.removeprefix("mini/").rechanging(f"_on_{KERNEL}", "_on"): why
+        short = {name.removeprefix("mini/").replace(f"_on_{KERNEL}", "_on"): why
                  for name, why in made.items()}  # fmt: skip
         if change.name == "first build":
             short.pop(f"kernels/{KERNEL}", None)
