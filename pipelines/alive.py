@@ -10,6 +10,8 @@ from typing import Final
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun
 
+from quantmint.pipelines.strays import start_ticks
+
 PROCESS_TAG: Final = "quantmint/process"
 # A run worker says the first of these; a run inside another process says one of the others.
 _SAID: Final = re.compile(
@@ -60,13 +62,9 @@ def started_at(pid: int) -> float | None:
 
     One that ended, and whose parent did not ask for its exit code yet, is none.
     """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-        boot = Path("/proc/stat").read_text(encoding="utf-8")
-    except OSError:
+    ticks = start_ticks(pid)
+    if ticks is None:
         return None
-    fields = stat.rsplit(")", 1)[1].split()
-    if fields[0] in "ZX":
-        return None
+    boot = Path("/proc/stat").read_text(encoding="utf-8")
     booted = next(int(row.split()[1]) for row in boot.splitlines() if row.startswith("btime"))
-    return booted + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return booted + ticks / os.sysconf("SC_CLK_TCK")

@@ -22,7 +22,7 @@ from quantmint.pipelines.spec import Model
 
 def line_of(model: Model) -> Line:
     """Return the line of a model file."""
-    return Line(model.spec, model.base, model.file)
+    return Line(model.spec, model.base)
 
 
 def told_apart(models: Iterable[Model]) -> tuple[list[Model], dict[Path, str]]:

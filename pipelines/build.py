@@ -13,9 +13,8 @@ from quantmint.assets.assay import record as assay_record
 from quantmint.assets.conversion.checks import CHECKS
 from quantmint.assets.graph.assay import REPORT, needs_reference
 from quantmint.assets.graph.line import BUILD_TAG, Line, kernel_key
-from quantmint.assets.graph.upstream import look_at, report_pin, report_seen
+from quantmint.assets.graph.upstream import look_at, tell
 from quantmint.assets.regression import accept_records
-from quantmint.assets.upstream import Seen
 from quantmint.errors import UserError, nearest
 from quantmint.home import Home, find_home
 from quantmint.native.kernels import reference_kernel
@@ -121,12 +120,6 @@ def frontier(defs: dg.Definitions, late: Mapping[dg.AssetKey, Reason]) -> dict[d
         if key in late and late[key].certain and not waits:
             chosen[key] = late[key]
     return chosen
-
-
-def tell(instance: dg.DagsterInstance, seen: Mapping[dg.AssetKey, Seen]) -> list[dg.AssetKey]:
-    """Let the graph know what was seen of upstreams; return those that are news."""
-    report_pin(instance)
-    return [key for key, each in seen.items() if report_seen(instance, key, each)]
 
 
 def _asked(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from typing import Any, Final
 
 GONE: Final = "Could not reach user code server"
@@ -25,14 +26,7 @@ def reload_all(page: str) -> list[str]:
 
     Runs that were started before go on: each loads its definitions for itself.
     """
-    try:
-        entries = _ask(page, _ASK)["workspaceOrError"]["locationEntries"]
-        names = [str(entry["name"]) for entry in entries]
-        for name in names:
-            _ask(page, _RELOAD, name=name)
-    except (urllib.error.URLError, OSError, ValueError, LookupError, TypeError):
-        return []
-    return names
+    return _reload(page, lambda _: True)
 
 
 def reload_if_gone(page: str) -> list[str]:
@@ -40,18 +34,22 @@ def reload_if_gone(page: str) -> list[str]:
 
     What a location itself can't load is left alone: its page says why.
     """
+    return _reload(page, lambda error: GONE in error)
+
+
+def _reload(page: str, wanted: Callable[[str], bool]) -> list[str]:
+    """Reload the locations whose error, empty if they load, is a wanted one."""
     try:
-        entries = _ask(page, _ASK)["workspaceOrError"]["locationEntries"]
-        gone = [
+        names = [
             str(entry["name"])
-            for entry in entries
-            if GONE in ((entry["locationOrLoadError"] or {}).get("message") or "")
+            for entry in _ask(page, _ASK)["workspaceOrError"]["locationEntries"]
+            if wanted((entry["locationOrLoadError"] or {}).get("message") or "")
         ]
-        for name in gone:
+        for name in names:
             _ask(page, _RELOAD, name=name)
     except (urllib.error.URLError, OSError, ValueError, LookupError, TypeError):
         return []  # the web server itself is looked after elsewhere
-    return gone
+    return names
 
 
 def _ask(page: str, query: str, **variables: str) -> Any:  # noqa: ANN401

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from quantmint.assets.graph.upstream import UPSTREAM, last_look, look_at
+from quantmint.assets.graph.upstream import UPSTREAM, last_look, look_at, tell
 from quantmint.errors import SourceError
 from quantmint.home import Home
 from quantmint.pipelines.assembly import build_definitions, line_of
-from quantmint.pipelines.build import tell, wanted_keys
+from quantmint.pipelines.build import wanted_keys
 from quantmint.pipelines.instance import open_instance
 from quantmint.pipelines.planning import place_in_line
 from quantmint.pipelines.spec import Model

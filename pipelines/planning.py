@@ -10,7 +10,7 @@ from typing import Any, Final
 import dagster as dg
 
 from quantmint.assets.graph.line import Line, last_metadata
-from quantmint.assets.graph.upstream import as_look, look_at
+from quantmint.assets.graph.upstream import local_looks
 from quantmint.assets.source import source_folder
 from quantmint.assets.sources import checkpoint, gguf_file
 from quantmint.errors import QuantmintError
@@ -76,7 +76,7 @@ def make_plan(model: Model, variants: Sequence[str] = ()) -> Plan:
     line = line_of(model)
     wanted = wanted_keys(line, variants)
     defs = build_definitions([model])
-    looks = {key: as_look(seen) for key, seen in look_at(line, remote=False).items()}
+    looks = local_looks(line)
     if (home.dagster / "dagster.yaml").is_file():
         with open_instance(home) as instance:
             reasons = stale(defs, instance, store, looks)

@@ -26,12 +26,12 @@ def changed_arguments(before: Mapping[str, Any] | None, now: Mapping[str, Any]) 
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     ]
-    return _some(said, "; ") if said else "its code version changed"
+    return some(said, "; ") if said else "its code version changed"
 
 
 def changed_upstream(before: Look, now: Look) -> str:
     """Return which files of an upstream changed, and the commits that they changed between."""
-    files = _some(changed_files(before.files, now.files), ", ") or "files beyond those listed"
+    files = some(changed_files(before.files, now.files), ", ") or "files beyond those listed"
     commits = f" (commit {before.commit[:12]} -> {now.commit[:12]})" if now.commit else ""
     return f"upstream changed: {files}{commits}"
 
@@ -61,7 +61,7 @@ def _of_trees(store: Store, before: str, now: str) -> str:
         {file.path: file.blob.sha256 for file in old.files},
         {file.path: file.blob.sha256 for file in new.files},
     )
-    return _some(names, ", ")
+    return some(names, ", ")
 
 
 def _of_ggufs(store: Store, before: str, now: str) -> str:
@@ -70,10 +70,11 @@ def _of_ggufs(store: Store, before: str, now: str) -> str:
     said = [f"key {key}" for key in keys if old.values.get(key) != new.values.get(key)]
     was, are = ({t.name: (t.shape, t.type.name) for t in each.tensors} for each in (old, new))
     said += [f"tensor {n}" for n in sorted({*was, *are}) if was.get(n) != are.get(n)]
-    return _some(said, ", ") or "the tensors' bytes"
+    return some(said, ", ") or "the tensors' bytes"
 
 
-def _some(said: Sequence[str], joint: str) -> str:
+def some(said: Sequence[str], joint: str) -> str:
+    """Return the first few of what is to be said, and how many more there are."""
     more = len(said) - MOST_NAMED
     return joint.join(said[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 

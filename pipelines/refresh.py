@@ -15,29 +15,24 @@ from typing import Final
 
 import dagster as dg
 
-from quantmint.assets.graph.line import MODEL_TAG, Line
-from quantmint.assets.graph.upstream import look_at
+from quantmint.assets.graph.line import DATA_TAG, MODEL_TAG, Line
+from quantmint.assets.graph.upstream import look_at, tell
 from quantmint.errors import QuantmintError, SourceError, UserError
 from quantmint.files import digest_of, write_whole
 from quantmint.home import Home
 from quantmint.pipelines.assembly import build_definitions, line_of
-from quantmint.pipelines.build import tell, wanted_keys
+from quantmint.pipelines.build import wanted_keys
+from quantmint.pipelines.reaper import UNFINISHED
+from quantmint.pipelines.reasons import some
 from quantmint.pipelines.spec import Model, load_model
-from quantmint.pipelines.stale import DATA_TAG, Reason, last_of, stale
+from quantmint.pipelines.stale import Reason, last_of, stale
 from quantmint.registry.store import Store
 
 CHANGE_TAG: Final = "quantmint/change"
 # Seconds until a failed look is tried again: doubled each time, an hour at most.
 FIRST_WAIT: Final = 60.0
 LONGEST_WAIT: Final = 3600.0
-UNFINISHED: Final = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
-MOST_NAMED: Final = 3
+WAITING: Final = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +86,7 @@ def take_turn(
 def unfinished_run(instance: dg.DagsterInstance, line: Line) -> str | None:
     """Return a run that still makes assets of this model, or None."""
     model = line.recipe.model
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=UNFINISHED)):
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=[*WAITING, *UNFINISHED])):
         keys = run.asset_selection or frozenset()
         if run.tags.get(MODEL_TAG) == model or any(key.path[0] == model for key in keys):
             return run.run_id
@@ -150,5 +145,4 @@ def _state(
 
 def _said(late: Mapping[dg.AssetKey, Reason]) -> str:
     rows = [f"{k.to_user_string()} ({r.text})" for k, r in late.items() if r.certain]
-    more = len(rows) - MOST_NAMED
-    return ", ".join(rows[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return some(rows, ", ")

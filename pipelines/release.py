@@ -11,7 +11,7 @@ import dagster as dg
 
 from quantmint.assets.graph.line import Line, last_metadata
 from quantmint.assets.graph.release import RELEASE, read_inputs
-from quantmint.assets.graph.upstream import as_look, look_at
+from quantmint.assets.graph.upstream import local_looks
 from quantmint.assets.mint import Mint, open_mint
 from quantmint.assets.release.publishing import Asked, Released, release
 from quantmint.assets.release.terms import FILE, Terms
@@ -138,7 +138,7 @@ def refuse_stale(
     """
     store = Store(find_home().store).open()
     wanted = wanted_keys(line, ())
-    looks = {key: as_look(seen) for key, seen in look_at(line, remote=False).items()}
+    looks = local_looks(line)
     late = {k: r for k, r in stale(defs, instance, store, looks).items() if k in wanted}
     if late:
         key, reason = next(iter(late.items()))

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from quantmint.assets.graph.line import CODE_TAG, DATA_TAG, INPUT_TAG
 from quantmint.assets.graph.made_with import MADE_WITH
 from quantmint.assets.graph.upstream import UPSTREAM, Look, look_of
 from quantmint.errors import IntegrityError
@@ -15,9 +16,6 @@ from quantmint.pipelines.reasons import changed_arguments, changed_input, change
 from quantmint.registry.store import Store
 from quantmint.registry.trees import load_tree, tree_is_whole
 
-CODE_TAG = "dagster/code_version"
-DATA_TAG = "dagster/data_version"
-INPUT_TAG = "dagster/input_data_version/"
 SOURCE = "source_weights"
 
 

@@ -33,6 +33,10 @@ OWNERS: Final = ["team:mint"]
 PATIENCE: Final = dg.RetryPolicy(
     max_retries=4, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
 )
+# What Dagster keeps beside a materialization: the versions of its code, its bytes, each input.
+CODE_TAG: Final = "dagster/code_version"
+DATA_TAG: Final = "dagster/data_version"
+INPUT_TAG: Final = "dagster/input_data_version/"
 # Runs that one build is made of carry the first one's id under this tag.
 BUILD_TAG: Final = "quantmint/build"
 # The model that a run is about.
@@ -41,14 +45,10 @@ MODEL_TAG: Final = "quantmint/model"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One model's line: its recipe, and the folder that its relative paths start from.
-
-    `file` is the model file, where there is one.
-    """
+    """One model's line: its recipe, and the folder that its relative paths start from."""
 
     recipe: Recipe
     base: Path
-    file: Path | None = None
 
     @property
     def identifier(self) -> str:

@@ -35,9 +35,11 @@ class Order(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             UserError: the home folder can't be written.
         """
+        if not self.force:
+            return open_mint(reporter(context))
         record = context.instance.get_run_record_by_id(context.run.run_id)
         began = record.create_timestamp.timestamp() if record is not None else 0.0
-        return open_mint(reporter(context), not_before=began if self.force else 0.0)
+        return open_mint(reporter(context), not_before=began)
 
     def wants_variant(self, line: Line, variant: str) -> bool:
         """Return whether that variant of the model is meant.

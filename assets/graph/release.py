@@ -14,6 +14,7 @@ from quantmint.assets.convert import Converted
 from quantmint.assets.graph.imatrix import LEAF
 from quantmint.assets.graph.kernels import assay_key
 from quantmint.assets.graph.line import (
+    INPUT_TAG,
     OWNERS,
     PATIENCE,
     Line,
@@ -44,7 +45,6 @@ from quantmint.registry.manifest.types import TextEntry
 from quantmint.registry.publish import open_target
 
 RELEASE = "release"
-_INPUT = "dagster/input_data_version/"
 
 
 class ReleaseConfig(dg.Config):
@@ -168,7 +168,7 @@ class _Reader:
             raise self._stale(f"{key.to_user_string()} was never built")
         tags = event.asset_materialization.tags or {}
         for parent, wanted in (made_from or {}).items():
-            if tags.get(_INPUT + parent.to_user_string()) != wanted:
+            if tags.get(INPUT_TAG + parent.to_user_string()) != wanted:
                 raise self._stale(
                     f"{key.to_user_string()} was made of another {parent.path[-1]} than is there"
                 )
@@ -222,7 +222,7 @@ class _Reader:
             kernel = bundle.kernel
             event = self.instance.get_latest_materialization_event(assay_key(kernel))
             made = event.asset_materialization if event is not None else None
-            tag = _INPUT + kernel_key(kernel).to_user_string()
+            tag = INPUT_TAG + kernel_key(kernel).to_user_string()
             if made is None or (made.tags or {}).get(tag) != bundle.tree.sha256:
                 self.mint.report(f"comparing kernel {kernel.name} with plain scalar code")
                 plain = bundle_of(self.mint, reference_kernel())

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from quantmint.assets.graph.line import OWNERS, Line, last_metadata
+from quantmint.assets.graph.line import DATA_TAG, OWNERS, Line, last_metadata
 from quantmint.assets.upstream import Seen, is_remote, look_at_source, look_at_text, remote_text
 from quantmint.errors import QuantmintError
 from quantmint.native.pin import current_pin
@@ -14,7 +14,6 @@ from quantmint.native.pin import current_pin
 UPSTREAM: Final = "upstream"
 CALIBRATION: Final = "calibration_text"
 LLAMA_CPP_KEY: Final = dg.AssetKey(["upstream", "llama_cpp"])
-VERSION_TAG: Final = "dagster/data_version"
 _GIVEN_TAG: Final = "dagster/data_version_is_user_provided"
 MOST_FILES: Final = 1000
 
@@ -75,11 +74,6 @@ def last_look(instance: dg.DagsterInstance, key: dg.AssetKey) -> Look | None:
     return None if found is None else look_of(found)
 
 
-def as_look(seen: Seen) -> Look:
-    """Return a fresh look as the graph would know it."""
-    return Look(seen.version, dict(seen.files), seen.sha)
-
-
 def look_of(metadata: Mapping[str, Any]) -> Look:
     """Return a look as an asset's metadata keeps it: an upstream's own, or what came of it."""
     return Look(
@@ -108,6 +102,18 @@ def look_at(line: Line, *, remote: bool) -> dict[dg.AssetKey, Seen]:
     if remote and text is not None:
         seen[line.key(CALIBRATION)] = look_at_text(text)
     return seen
+
+
+def local_looks(line: Line) -> dict[dg.AssetKey, Look]:
+    """Look at a model's upstreams on disk; return that as the graph would know it."""
+    seen = look_at(line, remote=False)
+    return {key: Look(each.version, dict(each.files), each.sha) for key, each in seen.items()}
+
+
+def tell(instance: dg.DagsterInstance, seen: Mapping[dg.AssetKey, Seen]) -> list[dg.AssetKey]:
+    """Let the graph know what was seen of upstreams; return those that are news."""
+    report_pin(instance)
+    return [key for key, each in seen.items() if report_seen(instance, key, each)]
 
 
 def see_in_step(context: dg.AssetExecutionContext, key: dg.AssetKey, seen: Seen) -> None:
@@ -150,7 +156,7 @@ def seen_event(key: dg.AssetKey, seen: Seen, before: Look | None) -> dg.AssetMat
             "origin": link(seen.origin),
             "changed": ", ".join(changed) or ("first look" if before is None else "nothing"),
         },
-        tags={VERSION_TAG: seen.version, _GIVEN_TAG: "true"},
+        tags={DATA_TAG: seen.version, _GIVEN_TAG: "true"},
     )
 
 
@@ -163,7 +169,7 @@ def report_pin(instance: dg.DagsterInstance) -> None:
             dg.AssetMaterialization(
                 LLAMA_CPP_KEY,
                 metadata={"sha256": pin.sha256, "commit": pin.commit, "version": pin.version},
-                tags={VERSION_TAG: pin.sha256, _GIVEN_TAG: "true"},
+                tags={DATA_TAG: pin.sha256, _GIVEN_TAG: "true"},
             )
         )
 
