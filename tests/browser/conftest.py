@@ -46,7 +46,7 @@ def write_model(
     (folder / f"{name}.yaml").write_text(text)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world(
     chrome: Browser, tmp_path_factory: pytest.TempPathFactory, built_home: Home, bundle: Bundle
 ) -> Iterator[World]:
@@ -68,7 +68,8 @@ def world(
         service.kill()
 
 
-@pytest.fixture(scope="session")
+# Playwright's event loop counts as running until it ends: no other tests may run meanwhile.
+@pytest.fixture(scope="module")
 def chrome() -> Iterator[Browser]:
     """Headless Chromium; without one the tests are skipped, except where it is required."""
     executable = chromium()

@@ -75,6 +75,7 @@ def test_a_schedule_is_turned_on_and_off(world: World, pages: Pages) -> None:
         expect(switch).to_be_checked(checked=not after)
         row.locator("svg").last.click()
         expect(switch).to_be_checked(checked=after)
+        expect(switch).to_be_enabled()  # before, it shows what was asked for, not what is
         pages.page.reload()
     expect(boxes).to_have_count(2)
     expect(switch).not_to_be_checked()
