@@ -3,8 +3,9 @@
     python benchmarks/quantizer.py types [--seconds S]   each type's speed, on one core
     python benchmarks/quantizer.py sweep [--blocks N]    bytes of hostile and ordinary blocks
 
-`sweep` is the long test: ten million blocks of each type, with and without an importance matrix,
-through every instruction set that this processor has. Most of its time is ggml's own.
+`sweep` is the long test: ten million blocks of each type, half of them with an importance matrix
+(all, where a type needs one), through every instruction set that this processor has. Most of its
+time is ggml's own.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("what", choices=["types", "sweep"])
     parser.add_argument("--type", default="all", help="names as ggml has them: q4_K,iq4_xs")
-    parser.add_argument("--blocks", type=int, default=BLOCKS, help="of each type and mode")
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help="of each type")
     parser.add_argument("--seconds", type=float, default=0.5, help="for each set of each type")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     given = parser.parse_args()

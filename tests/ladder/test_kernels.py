@@ -10,7 +10,7 @@ import pytest
 
 from ladder.quantizer import QuantizerBuild
 
-# Blocks of the type's own size; half of the time goes into IQ4_XS, ggml's slowest.
+# Blocks of the type's own size, for each mode; half of the time goes into IQ4_XS, ggml's slowest.
 BLOCKS = {
     "q4_0": 20000,
     "q4_1": 20000,
@@ -55,11 +55,11 @@ def _call(program: Path, *words: str, isa: str | None = None) -> subprocess.Comp
 
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_every_kernel_gives_the_bytes_of_ggml(verify: Path, kind: str) -> None:
-    blocks = str(BLOCKS[kind])
+    modes = ["with"] if kind in NEED_IMATRIX else ["without", "with"]
+    blocks = str(BLOCKS[kind] * len(modes))
     done = _call(verify, "--type", kind, "--blocks", blocks, "--threads", "2", "--seed", "7")
     assert done.returncode == 0, done.stdout + done.stderr
     found = LINE.findall(done.stdout)
-    modes = ["with"] if kind in NEED_IMATRIX else ["without", "with"]
     assert [found_line[:2] for found_line in found] == [(kind, mode) for mode in modes]
     assert all(differ == "0" for _, _, _, _, differ in found)
     assert all(int(n) >= BLOCKS[kind] for _, _, n, _, _ in found)
@@ -68,7 +68,7 @@ def test_every_kernel_gives_the_bytes_of_ggml(verify: Path, kind: str) -> None:
 
 def test_the_two_smallest_types_give_the_bytes_of_ggml(verify: Path) -> None:
     # In one run: ggml takes seconds to prepare their common lattice.
-    done = _call(verify, "--type", "iq1_s,iq1_m", "--blocks", "600", "--threads", "2")
+    done = _call(verify, "--type", "iq1_s,iq1_m", "--blocks", "1200", "--threads", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert [(name, mode, differ) for name, mode, _, _, differ in LINE.findall(done.stdout)] == [
         ("iq1_s", "with", "0"),
@@ -104,7 +104,7 @@ def test_the_environment_forces_a_lesser_instruction_set_and_never_a_better_one(
 def test_digests_do_not_depend_on_the_instruction_set(verify: Path) -> None:
     # ggml takes seconds to prepare the lattices of the others.
     kinds = [kind for kind in BLOCKS if not kind.startswith("iq2")]
-    done = _call(verify, "--digest", "--blocks", "100", "--type", ",".join(kinds))
+    done = _call(verify, "--digest", "--blocks", "200", "--type", ",".join(kinds))
     by_case: dict[tuple[str, ...], set[str]] = {}
     for line in done.stdout.splitlines():
         name, mode, _, _, value = line.split()

@@ -59,9 +59,12 @@ int main(int argc, char ** argv) {
     bool good = true;
     for (const enum ggml_type type : o.types) {
         ggml_quantize_init(type);
-        for (const bool imatrix : o.imatrix) {
-            if (!imatrix && ggml_quantize_requires_imatrix(type)) continue;
-            const Task task = {type,      imatrix, hostility_of(type, o.most), o.blocks, o.seconds, o.seed, o.sets,
+        std::vector<bool> modes;
+        for (const bool imatrix : o.imatrix)
+            if (imatrix || !ggml_quantize_requires_imatrix(type)) modes.push_back(imatrix);
+        for (const bool imatrix : modes) {
+            const int64_t share = (o.blocks + (int64_t) modes.size() - 1) / (int64_t) modes.size();
+            const Task task = {type,   imatrix, hostility_of(type, o.most), share, o.seconds, o.seed, o.sets,
                                o.count, o.sabotage};
             if (!o.digest) {
                 good = verify(task, o.threads) && good;

@@ -12,7 +12,7 @@ struct Options {
     std::vector<enum ggml_type> types;
     std::vector<const qm_chosen *> sets;
     std::vector<bool> imatrix = {false, true};
-    int64_t blocks = 20000;
+    int64_t blocks = 20000;            // of each type, half of them for each mode
     double seconds = 0;
     int threads = 1;
     uint64_t seed = 1;
