@@ -124,7 +124,7 @@ def made_from(kernels: Sequence[Kernel]) -> dict[str, dict[str, object]]:
         "tree_files": tree_files_digest(), "options": dict(OPTIONS),
         "matrix_options": load_matrix().options, "tools": list(TOOLS),
     }  # fmt: skip
-    compilers = {machine: compiler_identity(machine) for machine in map(machine_of, kernels)}
+    compilers = {machine: compiler_identity(machine) for machine in {*map(machine_of, kernels)}}
     return {
         kernel.name: {
             **shared, "kernel_options": kernel.options, "target": kernel.target,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from quantmint.errors import BuildError, UserError
 from quantmint.native.host import cpu_flags, machine_name, system_name
@@ -26,10 +27,11 @@ __all__ = [
 ]
 
 
-def runnable(machine: str, flags: frozenset[str], system: str = "linux") -> list[Kernel]:
+@cache
+def runnable(machine: str, flags: frozenset[str], system: str = "linux") -> tuple[Kernel, ...]:
     """Return the CPU rows that such a machine can run, least capable first."""
     rows = (kernel for kernel in matrix() if kernel.kind == "cpu")
-    return [kernel for kernel in rows if not kernel.lacking(machine, flags, system)]
+    return tuple(kernel for kernel in rows if not kernel.lacking(machine, flags, system))
 
 
 def host_kernel() -> Kernel:
@@ -41,7 +43,7 @@ def host_kernel() -> Kernel:
     return _cpu_kernels()[-1]
 
 
-def _cpu_kernels() -> list[Kernel]:
+def _cpu_kernels() -> tuple[Kernel, ...]:
     found = runnable(machine_name(), cpu_flags(), system_name())
     if not found:
         raise BuildError(

@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from quantmint import names
 from quantmint.errors import UserError, nearest
+from quantmint.yaml_loader import load_own
 
 Kind = Literal["cpu", "blas", "cuda", "vulkan", "metal", "hip", "sycl"]
 System = Literal["linux", "darwin"]
@@ -173,7 +173,7 @@ def needs_of(kernel: Kernel, *, build: bool = True) -> list[str]:
 @cache
 def load_matrix() -> Matrix:
     """Return the whole of native/kernels.yaml."""
-    return Matrix.model_validate(yaml.safe_load(MATRIX_FILE.read_text(encoding="utf-8")))
+    return Matrix.model_validate(load_own(MATRIX_FILE))
 
 
 def matrix() -> tuple[Kernel, ...]:

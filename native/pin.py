@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import yaml
+from quantmint.yaml_loader import load_own
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,5 +33,5 @@ class Pin:
 def current_pin() -> Pin:
     """Return the pin of this version of quantmint."""
     path = Path(__file__).with_name("llama_cpp.yaml")
-    row = yaml.safe_load(path.read_text(encoding="utf-8"))
+    row = load_own(path)
     return Pin(**{key: str(value) for key, value in row.items()})

@@ -10,13 +10,16 @@ from typing import Annotated, Any, Final
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
+from yaml.constructor import SafeConstructor
 
 from quantmint import names
 from quantmint.assets.recipe import Recipe, Strict
 from quantmint.assets.release.terms import Terms
 from quantmint.errors import UserError, nearest
+from quantmint.yaml_loader import SAFE_LOADER
 
 SIZE_LIMIT: Final = 256 << 10
+MOST_NESTED: Final = 20
 SUFFIX: Final = ".yaml"
 # What PyYAML lets escape beside its own errors, on a bad date or tag, say.
 _NO_YAML: Final = (
@@ -145,12 +148,12 @@ def _read_yaml(path: Path) -> tuple[yaml.Node, Any]:
         if path.stat().st_size > SIZE_LIMIT:
             raise UserError(f"{path} is larger than {SIZE_LIMIT} bytes: no model file is")
         text = path.read_text(encoding="utf-8")
-        _refuse_aliases(path, text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_odd(path, text)
+        node = yaml.compose(text, Loader=SAFE_LOADER)
         if not isinstance(node, yaml.MappingNode):
             raise UserError(f"{path} holds no keys and values", mend="see docs/models.md")
         _refuse_doubles(path, node)
-        return node, yaml.safe_load(text)
+        return node, SafeConstructor().construct_document(node)
     except OSError as error:
         raise UserError(
             f"the model file {path} can't be read: {error.strerror}",
@@ -163,14 +166,19 @@ def _read_yaml(path: Path) -> tuple[yaml.Node, Any]:
         raise UserError(f"{where}: no valid YAML: {problem}", mend="correct that line") from None
 
 
-def _refuse_aliases(path: Path, text: str) -> None:
-    """A few aliases of aliases stand for billions of nodes, and no model file needs one."""
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+def _refuse_odd(path: Path, text: str) -> None:
+    """A few aliases of aliases stand for billions of nodes, deep nesting ends the loader in C."""
+    depth = 0
+    for event in yaml.parse(text, Loader=SAFE_LOADER):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise UserError(f"{path}:{line}: aliases are refused", mend="write the value out")
+        if depth > MOST_NESTED:
             raise UserError(
-                f"{path}:{line}: aliases are refused",
-                mend="write the value out",
+                f"{path}:{line}: nested more than {MOST_NESTED} deep: no model file is",
+                mend="correct that line",
             )
 
 

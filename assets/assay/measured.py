@@ -20,7 +20,6 @@ from quantmint.native.evaluation.results import (
     Reply,
     Scores,
 )
-from quantmint.native.evaluation.statistics import compare_choices
 from quantmint.registry import gguf
 from quantmint.registry.actions import Action, Outcome, lookup, perform
 from quantmint.registry.store import Blob
@@ -43,6 +42,8 @@ class Quality:
     def choices(self, fp16: Quality) -> tuple[Choices, ...]:
         """Return task accuracies, paired item by item with FP16's."""
         base = {scores.task: scores for scores in fp16.scores}
+        from quantmint.native.evaluation.statistics import compare_choices
+
         return tuple(compare_choices(base[scores.task], scores) for scores in self.scores)
 
 

@@ -11,7 +11,6 @@ from quantmint.assets.assay.bench import Bench
 from quantmint.assets.mint import Mint
 from quantmint.files import digest_of
 from quantmint.native.build import Bundle
-from quantmint.native.evaluation.agreement import compare_logits
 from quantmint.native.evaluation.engine import evaluate
 from quantmint.native.evaluation.jobs import Jobs, Probe, Setup
 from quantmint.native.evaluation.results import Agreement, Sameness, SpeedAt, Speeds
@@ -90,6 +89,9 @@ def agree(
     base, _ = logits_of(mint, reference, gguf, text, setup=plain, log=log.with_suffix(".ref.log"))
     ours, same = logits_of(mint, bundle, gguf, text, setup=setup, log=log)
     one, other = (mint.store.path(blob.sha256) for blob in (base, ours))
+    # NumPy is wanted here alone, not whenever the graph is loaded.
+    from quantmint.native.evaluation.agreement import compare_logits
+
     return compare_logits(one, other, kernel=reference.kernel.name), same
 
 

@@ -79,7 +79,7 @@ class Line:
         if wanted == "best":
             return (host_kernel(),)
         if wanted == "host":
-            return tuple(runnable(machine_name(), cpu_flags(), system_name()))
+            return runnable(machine_name(), cpu_flags(), system_name())
         named = [kernel_named(name) for name in wanted]
         here = [k for k in named if not missing_here(k)]
         return tuple(here or named)

@@ -137,6 +137,12 @@ def test_a_bomb_of_aliases_is_refused_at_once(tmp_path: Path) -> None:
         load(tmp_path, "\n".join(rows))
 
 
+@pytest.mark.parametrize("text", ["a: " + "[" * 200_000, "{a: " * 60_000, "- " * 120_000])
+def test_deep_nesting_is_refused_and_ends_no_process(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"m\.yaml:1: nested more than 20 deep"):
+        load(tmp_path, text)
+
+
 def test_files_that_can_not_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="can't be read: No such file"):
         load_model(tmp_path / "none.yaml")
