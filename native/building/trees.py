@@ -144,6 +144,9 @@ def configure_quantizer(
 ) -> None:
     """Configure our own C++ against the pinned source and the libraries built from it.
 
+    A folder that another copy of our sources was configured in (a home outlives an environment)
+    is begun anew: CMake refuses it otherwise.
+
     Raises:
         BuildError: CMake failed.
     """
@@ -156,6 +159,10 @@ def configure_quantizer(
     }
     options.pop("CMAKE_C_COMPILER")
     argv: list[str | Path] = [chain.cmake.path, "-S", QUANTIZER, "-B", folder, "-G", "Ninja"]
+    cache = folder / "CMakeCache.txt"
+    ours = f"CMAKE_HOME_DIRECTORY:INTERNAL={QUANTIZER}\n"
+    if cache.is_file() and ours not in cache.read_text(encoding="utf-8"):
+        argv.append("--fresh")
     argv += [f"-D{name}={value}" for name, value in sorted(options.items())]
     run(Command(argv=argv, limits=Limits(wall_seconds=600), log=logs / "configure-ladder.log"))
 
