@@ -67,24 +67,27 @@ def make_base(tree: BuildTree, report: Report) -> Part:
     )
 
     def build() -> Outcome:
-        with tree.alone(report), heavy(tree.home, report):
-            tree.configure(report)
-            report("compiling llama.cpp's tools")
-            _compile(tree, TOOLS, report, "tools")
-            report("compiling the ladder engine")
-            ladder = tree.folder / "quantizer"
-            libraries = tree.folder / "bin"
-            configure_quantizer(tree.source, libraries, ladder, tree.chain, tree.logs)
-            compile_targets(ladder, [LADDER], tree.chain, report, tree.logs / "ladder.log")
-            files = put_base(tree.store, libraries)
-            engine = tree.store.put(ladder / "engine" / LADDER)
-            files.append(TreeFile(LADDER, engine, executable=True))
-            took = seconds_by_target(tree.folder)
-            own = sum(took.get(name, 0.0) for name in targets)
-            own += sum(seconds_by_target(ladder).values())
+        tree.configure(report)
+        report("compiling llama.cpp's tools")
+        _compile(tree, TOOLS, report, "tools")
+        report("compiling the ladder engine")
+        ladder = tree.folder / "quantizer"
+        libraries = tree.folder / "bin"
+        configure_quantizer(tree.source, libraries, ladder, tree.chain, tree.logs)
+        compile_targets(ladder, [LADDER], tree.chain, report, tree.logs / "ladder.log")
+        files = put_base(tree.store, libraries)
+        engine = tree.store.put(ladder / "engine" / LADDER)
+        files.append(TreeFile(LADDER, engine, executable=True))
+        took = seconds_by_target(tree.folder)
+        own = sum(took.get(name, 0.0) for name in targets)
+        own += sum(seconds_by_target(ladder).values())
         return _outcome(tree.store, files, own)
 
-    outcome = perform(tree.store, action, build)
+    outcome = lookup(tree.store, action)
+    if outcome is None:
+        with tree.alone(report), heavy(tree.home, report):
+            # Whom we waited for may have made it.
+            outcome = perform(tree.store, action, build)
     made_from = {"compilers": model["compilers"], "targets": targets}
     return _part(tree.store, outcome, made_from)
 
@@ -100,15 +103,12 @@ def make_kernels(tree: BuildTree, kernels: Sequence[Kernel], report: Report) -> 
     rows = [(kernel, closure(model["targets"], [kernel.target])) for kernel in kernels]
     actions = [_action(tree, kernel, model, targets) for kernel, targets in rows]
     outcomes = [lookup(tree.store, action) for action in actions]
-    left = [kernel for kernel, known in zip(kernels, outcomes, strict=True) if known is None]
-    if left:
+    if None in outcomes:
         with tree.alone(report), heavy(tree.home, report):
-            tree.configure(report)
-            names = ", ".join(kernel.name for kernel in left)
-            report(f"compiling kernel{'s' if len(left) > 1 else ''} {names}")
-            started = time.monotonic()
-            _compile(tree, [kernel.target for kernel in left], report, f"kernels-{tree.name}")
-            report(f"compiled {names} in {time.monotonic() - started:.0f} s")
+            # Whom we waited for may have made some.
+            outcomes = [lookup(tree.store, action) for action in actions]
+            left = [kernel for kernel, known in zip(kernels, outcomes, strict=True) if not known]
+            _compile_kernels(tree, left, report)
             for at, (kernel, targets) in enumerate(rows):
                 if outcomes[at] is None:
                     outcomes[at] = record(tree.store, actions[at], _collect(tree, kernel, targets))
@@ -117,6 +117,17 @@ def make_kernels(tree: BuildTree, kernels: Sequence[Kernel], report: Report) -> 
         for outcome, (_, targets) in zip(outcomes, rows, strict=True)
         if outcome is not None
     ]
+
+
+def _compile_kernels(tree: BuildTree, kernels: Sequence[Kernel], report: Report) -> None:
+    if not kernels:
+        return
+    tree.configure(report)
+    names = ", ".join(kernel.name for kernel in kernels)
+    report(f"compiling kernel{'s' if len(kernels) > 1 else ''} {names}")
+    started = time.monotonic()
+    _compile(tree, [kernel.target for kernel in kernels], report, f"kernels-{tree.name}")
+    report(f"compiled {names} in {time.monotonic() - started:.0f} s")
 
 
 def kernel_action(tree: BuildTree, kernel: Kernel, report: Report) -> Action:

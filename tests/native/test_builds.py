@@ -9,8 +9,10 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -19,11 +21,11 @@ from quantmint.errors import BuildError, UserError
 from quantmint.files import sha256_of
 from quantmint.home import Home
 from quantmint.native.build import Bundle, build_all_cpu, made_from
-from quantmint.native.building import codemodel
+from quantmint.native.building import codemodel, trees
 from quantmint.native.building.ninja import compile_targets, seconds_by_target
 from quantmint.native.building.options import tree_options
 from quantmint.native.building.parallel import cores, jobs, memory
-from quantmint.native.building.parts import kernel_action
+from quantmint.native.building.parts import Part, kernel_action, make_kernels
 from quantmint.native.building.sdk import (
     CUDA_ARCHITECTURES,
     host_architecture,
@@ -38,7 +40,9 @@ from quantmint.native.matrix import kernel_named, matrix
 from quantmint.native.pin import current_pin
 from quantmint.native.toolchain import find_toolchain
 from quantmint.process import Command
+from quantmint.registry.actions import Outcome, record
 from quantmint.registry.store import Store
+from quantmint.registry.trees import TreeFile, put_tree
 
 pytestmark = pytest.mark.native
 on_x86 = pytest.mark.skipif(machine_name() != "x86_64", reason="its kernels are for x86-64")
@@ -107,6 +111,44 @@ def test_what_a_kernel_is_made_from_decides(
     assert kernel_action(harmless, kernel, said.append).key == first.key
     flagged = tree_in(linked_home, store, {"GGML_LLAMAFILE": "OFF"})
     assert kernel_action(flagged, kernel, said.append).key != first.key
+
+
+def test_who_waited_for_a_build_takes_what_was_made(
+    linked_home: Home, store: Store, tmp_path: Path
+) -> None:
+    tree, kernel, said = tree_in(linked_home, store), host_kernel(), list[str]()
+    action = kernel_action(tree, kernel, said.append)
+    parts: list[Part] = []
+    builder = Thread(target=lambda: parts.extend(make_kernels(tree, [kernel], said.append)))
+    with tree.alone(said.append):
+        builder.start()
+        deadline = time.monotonic() + 60
+        while not any("waiting for it" in line for line in said):
+            assert time.monotonic() < deadline, said
+            time.sleep(0.05)
+        made = put_tree(store, [TreeFile(kernel.library, store.put_bytes(b"made meanwhile"))])
+        outputs = {"files": made.blob}
+        record(store, action, Outcome(outputs=outputs, trees=("files",), facts={"seconds": 1.0}))
+    builder.join(60)
+    assert [part.tree.blob for part in parts] == [made.blob]
+    assert not any("compiling" in line for line in said)
+
+
+def test_a_home_outlives_the_environment_that_built_in_it(
+    linked_home: Home, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain, source = find_toolchain(), next(linked_home.work.glob("llama.cpp-*")) / "vendor"
+    folder = linked_home.work / "quantizer"
+    elsewhere = tmp_path / "another environment"
+    shutil.copytree(trees.QUANTIZER, elsewhere)
+    for sources in (elsewhere, trees.QUANTIZER):
+        monkeypatch.setattr(trees, "QUANTIZER", sources)
+        trees.configure_quantizer(
+            source / "llama.cpp", bundle.folder, folder, chain, linked_home.logs
+        )
+        assert (
+            f"CMAKE_HOME_DIRECTORY:INTERNAL={sources}\n" in (folder / "CMakeCache.txt").read_text()
+        )
 
 
 def test_another_compiler_makes_another_kernel(
