@@ -56,6 +56,22 @@ class Pages:
         unfolded = quote(",".join(f"global@global:{name}" for name in groups))
         self.open(f"/asset-groups~{quote(selection, safe='')}?expanded={unfolded}")
 
+    def switch_of(self, schedule: str) -> Locator:
+        """Return the switch on a schedule's own page.
+
+        The list of all draws its rows again and again while states come in: clicks get lost.
+        """
+        self.open("/automation")
+        self.page.get_by_role("link", name=schedule).first.click()
+        self.page.wait_for_url(re.compile(f"/schedules/{schedule}"))
+        switch = self.page.get_by_role("checkbox")
+        expect(switch).to_have_count(1)
+        return switch
+
+    def turn(self, switch: Locator) -> None:
+        """Click a switch: the drawing beside the box, which is itself not shown."""
+        self.page.locator("label").filter(has=switch).locator("svg").click()
+
     def materialize(self, button: str = "Materialize") -> str:
         """Press the button; return the run that its notice names, in short."""
         self.button(button).click()

@@ -65,20 +65,14 @@ def test_a_gate_is_seen_failing_with_its_reason(world: World, pages: Pages) -> N
 
 
 def test_a_schedule_is_turned_on_and_off(world: World, pages: Pages) -> None:
-    pages.open("/automation")
-    pages.sees("refresh_mini")
-    row = pages.page.locator("[data-index]").filter(has_text="refresh_mini")
-    boxes = row.get_by_role("checkbox")
-    switch = boxes.last  # the first one selects the row
-    for after in (True, False):
-        expect(boxes).to_have_count(2)
-        expect(switch).to_be_checked(checked=not after)
-        row.locator("svg").last.click()
-        expect(switch).to_be_checked(checked=after)
-        expect(switch).to_be_enabled()  # before, it shows what was asked for, not what is
-        pages.page.reload()
-    expect(boxes).to_have_count(2)
-    expect(switch).not_to_be_checked()
+    for before, after in (("STOPPED", "RUNNING"), ("RUNNING", "STOPPED")):
+        assert world.service.schedules()["refresh_mini"] == before
+        switch = pages.switch_of("refresh_mini")
+        expect(switch).to_be_checked(checked=before == "RUNNING")
+        pages.turn(switch)
+        expect(switch).to_be_checked(checked=after == "RUNNING")
+        # While it is turned it shows what is wanted: only the server knows what is.
+        world.service.wait_for_schedule("refresh_mini", after)
 
 
 def test_the_launchpad_makes_what_it_is_told(world: World, pages: Pages) -> None:

@@ -31,6 +31,8 @@ RUNS = """{ runsOrError { ... on Runs { results {
 NODES = "{ assetNodes { assetKey { path } groupName isMaterializable } }"
 SLOTS = """{ instance { concurrencyLimits {
   concurrencyKey claimedSlots { runId } pendingSteps { runId } } } }"""
+SCHEDULES = """query($at: RepositorySelector!) { schedulesOrError(repositorySelector: $at) {
+  ... on Schedules { results { name scheduleState { status } } } } }"""
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 READY = "stop with Ctrl-C"
 
@@ -191,6 +193,19 @@ class Service:
         answer = self.ask(LAUNCH, params=params)["launchPipelineExecution"]
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return str(answer["run"]["runId"])
+
+    def schedules(self) -> dict[str, str]:
+        """Return the status of every schedule, `RUNNING` or `STOPPED`."""
+        at = {"repositoryLocationName": self._location(), "repositoryName": "__repository__"}
+        found = self.ask(SCHEDULES, at=at)["schedulesOrError"]["results"]
+        return {row["name"]: row["scheduleState"]["status"] for row in found}
+
+    def wait_for_schedule(self, name: str, status: str, seconds: float = 60) -> None:
+        """Wait until a schedule has that status."""
+        deadline = time.monotonic() + seconds
+        while (found := self.schedules()[name]) != status:
+            assert time.monotonic() < deadline, f"{name} is {found}"
+            time.sleep(0.2)
 
     def _location(self) -> str:
         query = "{ workspaceOrError { ... on Workspace { locationEntries { name } } } }"
