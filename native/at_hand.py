@@ -10,7 +10,7 @@ from typing import Any, Final
 from quantmint import names
 from quantmint.errors import IntegrityError
 from quantmint.native.building.bundle import MADE_FROM
-from quantmint.native.kernels import missing_here
+from quantmint.native.kernels import runs_here
 from quantmint.native.matrix import Kernel, matrix
 from quantmint.native.pin import current_pin
 from quantmint.registry.store import Store
@@ -25,7 +25,7 @@ def gpu_kernels() -> list[Kernel]:
     """Return the kernels for GPUs that this machine has what is needed to run, the best first."""
     rows = [kernel for kernel in matrix() if kernel.kind in GPU_KINDS]
     rows.sort(key=lambda kernel: GPU_KINDS.index(kernel.kind))
-    return [kernel for kernel in rows if not missing_here(kernel)]
+    return [kernel for kernel in rows if runs_here(kernel)]
 
 
 def library_at_hand(store: Store, kernel: Kernel) -> Path | None:

@@ -9,7 +9,7 @@ from quantmint.errors import BuildError, UserError
 from quantmint.native.host import cpu_flags, machine_name, system_name
 from quantmint.native.matrix import Kernel, kernel_named, load_matrix, matrix
 from quantmint.native.probes.answers import Missing, missing_to_run
-from quantmint.native.probes.look import look
+from quantmint.native.probes.look import find, look
 
 __all__ = [
     "Kernel",
@@ -23,6 +23,7 @@ __all__ = [
     "missing_here",
     "reference_kernel",
     "runnable",
+    "runs_here",
     "system_name",
 ]
 
@@ -60,6 +61,14 @@ def reference_kernel() -> Kernel:
         BuildError: the matrix has no row for this machine.
     """
     return _cpu_kernels()[0]
+
+
+def runs_here(kernel: Kernel) -> bool:
+    """Return whether this machine can run the kernel; it is looked at no longer than it may."""
+    needs = load_matrix().needs
+    if any(find(needs[key]) is None for key in kernel.run.needs):
+        return False
+    return not missing_here(kernel)
 
 
 def missing_here(kernel: Kernel) -> tuple[Missing, ...]:

@@ -28,13 +28,11 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Toolchain:
-    """Everything that building llama.cpp needs. `machine` is what it compiles for."""
+class Compilers:
+    """What makes object code. `machine` is what they compile for."""
 
     cc: Tool
     cxx: Tool
-    cmake: Tool
-    ninja: Tool
     triple: str
     machine: str
     binutils: tuple[str, ...]
@@ -46,15 +44,23 @@ class Toolchain:
         return digest_of([self.triple, self.machine, tools, list(self.binutils)])
 
     @property
+    def is_cross(self) -> bool:
+        """Whether they compile for another kind of machine than this one."""
+        return self.machine != machine_name()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolchain(Compilers):
+    """Everything that building llama.cpp needs."""
+
+    cmake: Tool
+    ninja: Tool
+
+    @property
     def identity(self) -> str:
         """A digest that changes when another compiler, CMake or ninja would be used."""
         tools = [[tool.name, tool.version] for tool in (self.cmake, self.ninja)]
         return digest_of([self.compiler, tools])
-
-    @property
-    def is_cross(self) -> bool:
-        """Whether it compiles for another kind of machine than this one."""
-        return self.machine != machine_name()
 
     @property
     def options(self) -> dict[str, str]:
@@ -69,8 +75,8 @@ class Toolchain:
         return found
 
 
-def find_toolchain(machine: str | None = None) -> Toolchain:
-    """Find the compilers, CMake and ninja.
+def find_compilers(machine: str | None = None) -> Compilers:
+    """Find the compilers alone.
 
     Args:
         machine: what to compile for, as `uname -m` prints it; this machine by default. `CC` and
@@ -85,22 +91,41 @@ def find_toolchain(machine: str | None = None) -> Toolchain:
         cc = _compiler("C", os.environ.get("CC"), ("cc", "gcc", "clang"))
     else:
         cxx, cc = _cross(wanted, "g++"), _cross(wanted, "gcc")
-    cmake, ninja = _packaged("cmake"), _packaged("ninja")
-    return Toolchain(
+    return Compilers(
         cc=cc,
         cxx=cxx,
-        cmake=cmake,
-        ninja=ninja,
         triple=_says(str(cxx.path), "-dumpmachine"),
         machine=wanted,
         binutils=tuple(_binutil(cxx, name) for name in ("as", "ld")),
     )
 
 
+def find_toolchain(machine: str | None = None) -> Toolchain:
+    """Find the compilers (see `find_compilers`), CMake and ninja.
+
+    Raises:
+        BuildError: one is missing; the message says how to install it.
+    """
+    cmake, ninja = _packaged("cmake"), _packaged("ninja")
+    found = find_compilers(machine)
+    return Toolchain(
+        cc=found.cc,
+        cxx=found.cxx,
+        triple=found.triple,
+        machine=found.machine,
+        binutils=found.binutils,
+        cmake=cmake,
+        ninja=ninja,
+    )
+
+
 def compiler_identity(machine: str | None = None) -> str:
-    """Return the compilers' digest, or `none` where there is none: for code versions."""
+    """Return the compilers' digest, or `none` where there is none: for code versions.
+
+    CMake is not asked: it decides nothing here, and pip's takes a quarter of a second to answer.
+    """
     try:
-        return find_toolchain(machine).compiler
+        return find_compilers(machine).compiler
     except BuildError:
         return "none"
 

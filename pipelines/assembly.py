@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from quantmint.assets.graph.kernels import kernel_assays, kernel_assets
-from quantmint.assets.graph.line import OWNERS, Line
+from quantmint.assets.graph.line import OWNERS, Line, kernels_of
 from quantmint.assets.graph.model import model_assets
 from quantmint.assets.graph.order import ORDER, Order
 from quantmint.assets.graph.release import release_asset
@@ -22,7 +22,7 @@ from quantmint.pipelines.spec import Model
 
 def line_of(model: Model) -> Line:
     """Return the line of a model file."""
-    return Line(model.spec, model.base)
+    return Line(model.spec, model.base, kernels_of(model.spec))
 
 
 def told_apart(models: Iterable[Model]) -> tuple[list[Model], dict[Path, str]]:

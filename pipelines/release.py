@@ -10,7 +10,8 @@ from typing import Any, Final
 import dagster as dg
 
 from quantmint.assets.graph.line import Line, last_metadata
-from quantmint.assets.graph.release import RELEASE, read_inputs
+from quantmint.assets.graph.release import RELEASE
+from quantmint.assets.graph.releasing import read_inputs
 from quantmint.assets.graph.upstream import local_looks
 from quantmint.assets.mint import Mint, open_mint
 from quantmint.assets.release.publishing import Asked, Released, release

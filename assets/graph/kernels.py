@@ -23,8 +23,8 @@ from quantmint.native.kernels import (
     cpu_flags,
     machine_name,
     matrix,
-    missing_here,
     reference_kernel,
+    runs_here,
     system_name,
 )
 
@@ -95,7 +95,7 @@ def kernel_assays() -> dg.AssetsDefinition:
     """Return the assay of every kernel that this machine can run, as one step."""
     reference = reference_kernel()
     here = [k for k in matrix() if not k.lacking(machine_name(), cpu_flags(), system_name())]
-    kernels = [k for k in here if k.kind == "cpu" or not missing_here(k)]
+    kernels = [k for k in here if k.kind == "cpu" or runs_here(k)]
     by_key = {assay_key(kernel): kernel for kernel in kernels}
 
     @dg.multi_asset(

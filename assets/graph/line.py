@@ -22,8 +22,8 @@ from quantmint.native.kernels import (
     host_kernel,
     kernel_named,
     machine_name,
-    missing_here,
     runnable,
+    runs_here,
     system_name,
 )
 from quantmint.orphans import end_with_parent, is_step
@@ -45,10 +45,14 @@ MODEL_TAG: Final = "quantmint/model"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One model's line: its recipe, and the folder that its relative paths start from."""
+    """One model's line: its recipe, and the folder that its relative paths start from.
+
+    `kernels` are those that the variants are tested on; quality is measured on the last one.
+    """
 
     recipe: Recipe
     base: Path
+    kernels: tuple[Kernel, ...]
 
     @property
     def identifier(self) -> str:
@@ -69,25 +73,25 @@ class Line:
         return self.key(f"{variant}_on_{kernel.name}")
 
     @property
-    def kernels(self) -> tuple[Kernel, ...]:
-        """The kernels that the variants are tested on; quality is measured on the last one.
-
-        Named ones that do not run here are left out, unless none runs: then the graph still
-        loads, and a run says what is missing.
-        """
-        wanted = self.recipe.assay.kernels
-        if wanted == "best":
-            return (host_kernel(),)
-        if wanted == "host":
-            return runnable(machine_name(), cpu_flags(), system_name())
-        named = [kernel_named(name) for name in wanted]
-        here = [k for k in named if not missing_here(k)]
-        return tuple(here or named)
-
-    @property
     def kernel(self) -> Kernel:
         """The kernel that quality is measured on."""
         return self.kernels[-1]
+
+
+def kernels_of(recipe: Recipe) -> tuple[Kernel, ...]:
+    """Return the kernels that a model's variants are tested on here.
+
+    Named ones that do not run here are left out, unless none runs: then the graph still loads,
+    and a run says what is missing.
+    """
+    wanted = recipe.assay.kernels
+    if wanted == "best":
+        return (host_kernel(),)
+    if wanted == "host":
+        return runnable(machine_name(), cpu_flags(), system_name())
+    named = [kernel_named(name) for name in wanted]
+    here = [kernel for kernel in named if runs_here(kernel)]
+    return tuple(here or named)
 
 
 def kernel_key(kernel: Kernel) -> dg.AssetKey:

@@ -18,6 +18,7 @@ from quantmint.native.kernels import (
     matrix,
     missing_here,
     runnable,
+    runs_here,
     system_name,
 )
 from quantmint.native.matrix import Matrix
@@ -101,6 +102,7 @@ def test_kernels_that_can_not_run_here_are_refused_with_what_is_missing() -> Non
         assert missing_here(kernel)[0].text in caught.value.what
         assert "host" in (caught.value.mend or "")
     assert {k.name for k in refused} >= {"apple-m1", "metal"} or system_name() == "darwin"
+    assert [kernel for kernel in matrix() if not runs_here(kernel)] == refused
 
 
 def test_a_lesser_cpu_lacks_flags() -> None:
