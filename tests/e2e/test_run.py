@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +12,14 @@ import pytest
 
 from fault_tools import TOKEN
 from helpers import Ran, run_in
+from pulling import model_bytes
 from quantmint.files import canonical_json
 from quantmint.home import Home
 from quantmint.native.build import MADE_FROM, Bundle
 from quantmint.native.kernels import host_kernel
 from quantmint.registry.store import Store
 from quantmint.registry.trees import TreeFile, checkout, put_tree
+from terminal import Terminal
 
 pytestmark = [pytest.mark.native, pytest.mark.e2e]
 ENV = {"OMP_WAIT_POLICY": "PASSIVE", "HF_TOKEN": TOKEN}
@@ -75,13 +79,114 @@ def bundle_is_x64() -> bool:
     return "x86_64" in host_kernel().machines
 
 
-def test_a_model_that_llama_cpp_does_not_load(nano: tuple[Home, Ran], tmp_path: Path) -> None:
-    from pulling import model_bytes
+def with_template(model: Path, folder: Path, template: str | None) -> Path:
+    """Return a folder with the model under another chat template, or under none."""
+    folder.mkdir()
+    change = ["--chat-template", template] if template else []
+    change += [] if template else ["--remove-metadata", "tokenizer.chat_template"]
+    subprocess.run(
+        [sys.executable, "-m", "gguf.scripts.gguf_new_metadata", *change, model,
+         folder / model.name],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return folder
 
+
+def test_a_model_without_a_template_is_not_chatted_with(
+    nano: tuple[Home, Ran], nano_file: Path, tmp_path: Path
+) -> None:
+    folder = with_template(nano_file / "Phi-3-nano-Q8_0.gguf", tmp_path / "plain", None)
+    ran = run_in(nano[0], "run", f"file:{folder}", "hello", "--max-tokens", "4", **ENV)
+    assert (ran.code, ran.out) == (2, ""), ran.err
+    assert "has no chat template" in ran.err
+    assert "mend: quantmint serve " in ran.err
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{% for m in messages %}{{ m.content", "TemplateSyntaxError"),
+        ("{{ messages[0].nothing.there }}", "UndefinedError"),
+        ("{{ 1 // 0 }}", "ZeroDivisionError"),
+        ("{{ raise_exception('not like this') }}", "not like this"),
+    ],
+)
+def test_a_template_that_fails_is_told(
+    nano: tuple[Home, Ran], nano_file: Path, tmp_path: Path, template: str, told: str
+) -> None:
+    folder = with_template(nano_file / "Phi-3-nano-Q8_0.gguf", tmp_path / "plain", template)
+    ran = run_in(nano[0], "run", f"file:{folder}", "hello", "--max-tokens", "4", **ENV)
+    assert (ran.code, ran.out) == (5, ""), ran.err
+    assert "the model's own chat template fails: " in ran.err
+    assert told in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_prompt_that_is_longer_than_the_context(nano: tuple[Home, Ran], nano_file: Path) -> None:
+    words = ["run", f"file:{nano_file}:Q8_0", "word " * 400, "--context", "128"]
+    ran = run_in(nano[0], *words, **ENV)
+    assert (ran.code, ran.out) == (2, ""), ran.err
+    assert "tokens, and the context holds 128" in ran.err
+
+
+def test_a_talk_goes_on_where_the_context_is_full(nano: tuple[Home, Ran], nano_file: Path) -> None:
+    words = ["run", f"file:{nano_file}:Q8_0", "--context", "128", "--max-tokens", "24"]
+    env = {**ENV, "QUANTMINT_HOME": str(nano[0].root), "PATH": "/usr/bin:/bin", "TERM": "dumb"}
+    with Terminal([sys.executable, "-m", "quantmint", *words], env) as terminal:
+        for _ in range(5):
+            terminal.wait("> ")
+            terminal.type("Where is the old library of the town?\n")
+        terminal.wait("> ")
+        terminal.type("word " * 300 + "\n")  # alone too long: it is refused, and the talk goes on
+        terminal.wait("the context holds 128")
+        terminal.wait("> ")
+        terminal.type("And who reads there?\n")
+        terminal.wait("> ")
+        terminal.type("\x04")
+        assert terminal.code() == 0, terminal.said
+    assert "the context of 128 tokens is full: the oldest" in terminal.said
+    assert "Traceback" not in terminal.said
+
+
+@pytest.fixture
+def broken_bindings(tmp_path: Path) -> Path:
+    """A llama-cpp-python whose libraries lack those of CUDA, and which says what it was given."""
+    package = tmp_path / "site" / "llama_cpp"
+    (package / "lib").mkdir(parents=True)
+    (package / "lib" / "libllama.so").touch()
+    (package / "__init__.py").write_text(
+        "import json, os, sys\n"
+        "print(json.dumps(dict(os.environ)), file=sys.stderr)\n"
+        "raise RuntimeError('Failed to load: libcudart.so.12: cannot open shared object file')\n"
+    )
+    return package.parent
+
+
+def test_bindings_that_do_not_load(home: Home, broken_bindings: Path, tmp_path: Path) -> None:
+    given = {"LD_LIBRARY_PATH": "/opt/cuda/lib64", "OMP_NUM_THREADS": "2", "GGML_CUDA_X": "1",
+             "CUDA_VISIBLE_DEVICES": "1", "HSA_OVERRIDE_GFX_VERSION": "10.3.0",
+             "ROCR_VISIBLE_DEVICES": "0"}  # fmt: skip
+    path = f"{broken_bindings}:{os.environ.get('PYTHONPATH', '')}"
+    secrets = {"HF_TOKEN": TOKEN, "LLAMA_API_KEY": TOKEN, "HTTPS_PROXY": f"http://u:{TOKEN}@x"}
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "x-Q8_0.gguf").write_bytes(model_bytes())
+    ran = run_in(home, "run", f"file:{tmp_path / 'plain'}", "hello", PYTHONPATH=path, **given,
+                 **secrets)  # fmt: skip
+    assert (ran.code, ran.out) == (4, ""), ran.err
+    assert "llama-cpp-python does not load: Failed to load: libcudart.so.12" in ran.err
+    assert "LD_LIBRARY_PATH" in ran.err.partition("mend: ")[2]
+    assert "Traceback" not in ran.err
+    (line,) = (text for text in ran.err.splitlines() if text.startswith("{"))
+    assert given.items() <= json.loads(line).items()
+    assert TOKEN not in line
+
+
+def test_a_model_that_llama_cpp_does_not_load(nano: tuple[Home, Ran], tmp_path: Path) -> None:
     home, _ = nano
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "x-Q8_0.gguf").write_bytes(model_bytes())
     ran = run_in(home, "run", f"file:{tmp_path / 'plain'}", "hello", **ENV)
-    assert ran.code != 0
-    assert "error: " in ran.err
+    assert ran.code == 4
+    assert "error: llama.cpp does not load" in ran.err
+    assert "mend: " in ran.err
     assert "Traceback" not in ran.err
