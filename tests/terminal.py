@@ -13,7 +13,7 @@ from typing import Self
 
 
 class Terminal:
-    """A running program. `said` is all that it wrote; `wait` looks only behind what it saw last."""
+    """A running program. `said` is all that it wrote; `wait` looks behind `seen` only."""
 
     def __init__(self, words: Sequence[str], env: Mapping[str, str]) -> None:
         self._ours, theirs = pty.openpty()
@@ -22,14 +22,14 @@ class Terminal:
         )
         os.close(theirs)
         self.said = ""
-        self._seen = 0
+        self.seen = 0
 
     def wait(self, text: str, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
-        while text not in self.said[self._seen :]:
-            assert time.monotonic() < deadline, f"no {text!r} in {self.said[self._seen :]!r}"
+        while text not in self.said[self.seen :]:
+            assert time.monotonic() < deadline, f"no {text!r} in {self.said[self.seen :]!r}"
             assert self._read(0.2), f"it ended without {text!r}: {self.said!r}"
-        self._seen = self.said.index(text, self._seen) + len(text)
+        self.seen = self.said.index(text, self.seen) + len(text)
 
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())

@@ -14,6 +14,10 @@ from quantmint.registry.cli import cli
 
 def main() -> None:
     """Run the command line."""
+    if "_QUANTMINT_COMPLETE" in os.environ:
+        from quantmint.registry.completing import register
+
+        register()
     try:
         code = cli.main(standalone_mode=False)
     except QuantmintError as error:

@@ -12,13 +12,14 @@ import pytest
 
 from fault_tools import TOKEN
 from helpers import Ran, run_in
-from pulling import model_bytes
+from pulling import MODEL, OWNER, Publisher, model_bytes, to_folder
 from quantmint.files import canonical_json
 from quantmint.home import Home
 from quantmint.native.build import MADE_FROM, Bundle
 from quantmint.native.kernels import host_kernel
 from quantmint.registry.store import Store
 from quantmint.registry.trees import TreeFile, checkout, put_tree
+from quantmint.registry.trust_root import TrustRoot
 from terminal import Terminal
 
 pytestmark = [pytest.mark.native, pytest.mark.e2e]
@@ -162,11 +163,15 @@ def broken_bindings(tmp_path: Path) -> Path:
     return package.parent
 
 
+def with_first(folder: Path) -> str:
+    return f"{folder}:{os.environ.get('PYTHONPATH', '')}"
+
+
 def test_bindings_that_do_not_load(home: Home, broken_bindings: Path, tmp_path: Path) -> None:
     given = {"LD_LIBRARY_PATH": "/opt/cuda/lib64", "OMP_NUM_THREADS": "2", "GGML_CUDA_X": "1",
              "CUDA_VISIBLE_DEVICES": "1", "HSA_OVERRIDE_GFX_VERSION": "10.3.0",
              "ROCR_VISIBLE_DEVICES": "0"}  # fmt: skip
-    path = f"{broken_bindings}:{os.environ.get('PYTHONPATH', '')}"
+    path = with_first(broken_bindings)
     secrets = {"HF_TOKEN": TOKEN, "LLAMA_API_KEY": TOKEN, "HTTPS_PROXY": f"http://u:{TOKEN}@x"}
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "x-Q8_0.gguf").write_bytes(model_bytes())
@@ -179,6 +184,40 @@ def test_bindings_that_do_not_load(home: Home, broken_bindings: Path, tmp_path: 
     (line,) = (text for text in ran.err.splitlines() if text.startswith("{"))
     assert given.items() <= json.loads(line).items()
     assert TOKEN not in line
+
+
+def test_what_is_here_is_warned_of_each_time(
+    home: Home, broken_bindings: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "x-Q8_0.gguf").write_bytes(model_bytes())
+    words = ["run", f"file:{tmp_path / 'plain'}:Q8_0", "hello"]
+    for told in ("it has no quantmint manifest", "nobody vouches for it"):
+        ran = run_in(home, *words, PYTHONPATH=with_first(broken_bindings))
+        assert f"warning: file:{tmp_path / 'plain'}: {told}" in ran.err
+    ran = run_in(home, *words, "--memory", "100kB", PYTHONPATH=with_first(broken_bindings))
+    assert "warning: Q8_0 needs " in ran.err
+    strict = run_in(home, *words, "--strict", PYTHONPATH=with_first(broken_bindings))
+    assert strict.code == 5, strict.err
+
+
+def test_only_what_is_not_here_is_looked_for(
+    home: Home, broken_bindings: Path, tmp_path: Path
+) -> None:
+    publisher = Publisher(tmp_path / "publisher")
+    TrustRoot(home.keys).trust(publisher.key.public, (f"{OWNER}/*",))
+    place = tmp_path / "registry" / "Phi-3-nano-GGUF"
+    to_folder(place, publisher.files(), "v1", tmp_path / "work")
+    assert run_in(home, "pull", f"file:{place}:Q8_0").code == 0
+    given = {"PYTHONPATH": with_first(broken_bindings), "QUANTMINT_REGISTRY": ""}
+    small = run_in(home, "run", MODEL, "hello", "--memory", "1MB", **given)
+    assert small.code == 2
+    assert "no variant fits: the smallest, Q8_0, needs" in small.err
+    there = {**given, "QUANTMINT_REGISTRY": f"file:{place.parent}"}
+    other = run_in(home, "run", MODEL, "hello", "--variant", "Q4_K_M", **there)
+    assert other.code == 4  # it was pulled, and the bindings are broken
+    assert f"{MODEL}:Q4_K_M release 1" in other.err
+    assert (home.models / MODEL / "Phi-3-nano-Q4_K_M.gguf").is_file()
 
 
 def test_a_model_that_llama_cpp_does_not_load(nano: tuple[Home, Ran], tmp_path: Path) -> None:
