@@ -52,6 +52,8 @@ def chat(request: dict[str, Any], fit: Fit) -> None:
         report=_say,
     )  # fmt: skip
     is_typed = request["prompt"] is None and sys.stdin.isatty()
+    if is_typed:
+        _tell("each line is answered; Ctrl-D ends the talk")
     for prompt in _prompts(request):
         try:
             _show(talk.ask(prompt))

@@ -139,6 +139,8 @@ def lines(report: Callable[[str], None], pulled: Pulled) -> None:
     """Tell the ready commands."""
     for name, command in commands(pulled):
         report(f"  {name:<10} {command}")
+    if not any(path.name.startswith("sha256-") for path in pulled.also):
+        report("             (Ollama copies the file then; it does not after a pull with --ollama)")
 
 
 def _row(row: Candidate) -> list[object]:

@@ -173,6 +173,19 @@ def test_in_a_pipe_there_is_the_answer_and_nothing_else(
         assert ran.out
 
 
+def test_on_a_terminal_there_are_ready_commands(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "x-Q8_0.gguf").write_bytes(model_bytes())
+    words = [SCRIPT, "pull", f"file:{tmp_path / 'plain'}"]
+    env = {**os.environ, "OLLAMA_MODELS": str(tmp_path / "ollama")}
+    for more, copies in (([], True), (["--ollama"], False)):
+        with Terminal([*words, *more], env) as terminal:
+            assert terminal.code() == 0
+        assert "ollama create plain -f Modelfile" in terminal.said
+        assert ("Ollama copies the file" in terminal.said) is copies
+        assert f"quantmint run plain:Q8_0{chr(13)}" in terminal.said
+
+
 FAILING: dict[str, Callable[[Evil], None]] = {
     "says the token": lambda e: e.pages.update(
         {"/revision/main": answer(json.dumps({"error": TOKEN}), 401, X_Error_Message=TOKEN)}
