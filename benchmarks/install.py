@@ -36,15 +36,17 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         python = venv / "bin/python"
         site = next(venv.glob("lib/python*/site-packages"))
-        before, size = _packages(python), _bytes(site)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        before, parts = _packages(python), _parts(site)
+        pip = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
         took = _run([*pip, "-c", ROOT / "constraints.txt", ROOT])
         names = _packages(python) - before
         print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         print(f"pip install: {took.wall:.0f} s, {took.cpu:.1f} s of the CPU")
-        print(f"packages: {len(names)}, {(_bytes(site) - size) / MB:.0f} MB, compiled files too")
-        for name, part in sorted(_parts(site).items(), key=lambda row: -row[1])[:5]:
-            print(f"  {name:<24}{part / MB:6.1f} MB")
+        # pip is not ours, nor what it compiled of itself meanwhile.
+        ours = {name: size for name, size in _parts(site).items() if name not in parts}
+        print(f"packages: {len(names)}, {sum(ours.values()) / MB:.0f} MB, compiled files included")
+        for name, size in sorted(ours.items(), key=lambda row: -row[1])[:4]:
+            print(f"  {name:<24}{size / MB:6.1f} MB")
         home = {"QUANTMINT_HOME": str(venv / "home"), "PATH": os.environ["PATH"]}
         print(f"{'medians of ' + str(RUNS) + ' runs':<34}{'wall':>9}{'CPU':>9}{'memory':>9}")
         code = [python, "-c"]
@@ -81,12 +83,11 @@ def _packages(python: Path) -> set[str]:
     return {row["name"] for row in json.loads(listed)}
 
 
-def _bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
-
-
 def _parts(site: Path) -> dict[str, int]:
-    return {path.name: _bytes(path) for path in site.iterdir() if path.is_dir()}
+    return {
+        path.name: sum(one.lstat().st_size for one in (path, *path.rglob("*")) if one.is_file())
+        for path in site.iterdir()
+    }
 
 
 if __name__ == "__main__":
