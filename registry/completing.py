@@ -19,7 +19,7 @@ _SCRIPT = """\
     local response completion type value line="${COMP_LINE:0:${COMP_POINT:-0}}"
 
     response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD \
-QUANTMINT_COMP_LINE="$line" %(complete_var)s=bash_complete $1)
+COMP_LINE="$line" %(complete_var)s=bash_complete $1)
 
     for completion in $response; do
         IFS=',' read -r type value <<< "$completion"
@@ -66,7 +66,7 @@ class Bash(BashComplete):
 
     def get_completion_args(self) -> tuple[list[str], str]:
         """Return the words before the one that is completed, and what there is of that."""
-        line = os.environ.get("QUANTMINT_COMP_LINE", "")
+        line = os.environ.get("COMP_LINE", "")
         if not line.strip():
             return super().get_completion_args()
         words = split_arg_string(line)

@@ -14,7 +14,7 @@ from quantmint.registry.cli import cli
 
 def main() -> None:
     """Run the command line."""
-    if "_QUANTMINT_COMPLETE" in os.environ:
+    if any(name.endswith("_COMPLETE") for name in os.environ):  # a shell may be asking
         from quantmint.registry.completing import register
 
         register()
