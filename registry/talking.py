@@ -12,16 +12,17 @@ import json
 import os
 import resource
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from quantmint.errors import BuildError, QuantmintError, UserError
+from quantmint.errors import BugError, BuildError, QuantmintError, UserError
 from quantmint.files import human_bytes
 from quantmint.registry import gguf
 from quantmint.registry.chatting import OWN_TEMPLATE, Talk, template_fails
 from quantmint.registry.pull.fitting import Device, Fit, Load, fit_layers, load_of
-from quantmint.registry.pull.header import shape_of
+from quantmint.registry.pull.header import ROUND, shape_of
 from quantmint.registry.stops import TEMPLATE
 
 T = TypeVar("T")
@@ -113,7 +114,8 @@ def _loaded(load: Callable[[dict[str, Any]], T], request: dict[str, Any], fit: F
 def _on_devices(load: Callable[[dict[str, Any]], T], request: dict[str, Any], fit: Fit) -> T:
     """Load the model with as many layers on GPUs as fit; with fewer where these refuse them."""
     options: dict[str, Any] = {
-        "n_ctx": request["context"],
+        # As llama.cpp rounds it: llama-cpp-python keeps no more tokens than were asked for.
+        "n_ctx": -(-request["context"] // ROUND) * ROUND,
         "n_threads": request["threads"],
         "n_threads_batch": request["threads"],
         "flash_attn": True,
@@ -281,6 +283,10 @@ def main() -> None:
     except QuantmintError as error:
         _say(f"error: {error}")
         sys.exit(error.exit_code)
+    except Exception:  # noqa: BLE001 - as in `quantmint.__main__`: nothing ends without its exit code
+        traceback.print_exc()
+        _say("error: this is a bug in quantmint or llama-cpp-python; please report the lines above")
+        sys.exit(BugError.exit_code)
 
 
 if __name__ == "__main__":
