@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -215,10 +216,12 @@ def test_a_token_is_seen_by_nobody(
     shown = ran.out + ran.err
     assert "Traceback" not in shown
     monkeypatch.setattr(web, "PATIENCE", QUICK)
-    with pytest.raises(QuantmintError) as refused:
+    with warnings.catch_warnings(record=True) as told, pytest.raises(QuantmintError) as refused:
+        warnings.simplefilter("always", package.PullWarning)
         package.pull(REPO)
     error = refused.value
     shown += "".join(traceback.format_exception(error)) + repr(error)
+    shown += "".join(str(one.message) for one in told)
     if what != "names a file so":  # that is the server's own word, which it had from nobody
         assert TOKEN not in shown
     assert set(evil.tokens) == {TOKEN}  # it was sent: to the one host that it is for
