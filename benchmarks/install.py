@@ -31,6 +31,7 @@ class Cost:
 
 def main() -> None:
     """Install, count, and measure."""
+    os.environ.pop("PYTHONPATH", None)  # pip would take a checkout that it names for an install
     with tempfile.TemporaryDirectory(prefix="quantmint-install-") as folder:
         venv = Path(folder)
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
