@@ -7,7 +7,7 @@ export CMAKE_ARGS := -DLLAMA_BUILD=OFF
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install demo test lint types sizes unit ui bench bench-demo bench-memory \
-        bench-ladder bench-assay bench-store bench-kernels sweep-store sweep-ladder transfer-matrix kill-table bench-pull bench-ui screenshots fuzz-gguf hub-crosscheck lock clean
+        bench-ladder bench-assay bench-store bench-kernels sweep-store sweep-ladder transfer-matrix kill-table bench-pull bench-install bench-ui screenshots fuzz-gguf hub-crosscheck lock clean
 
 help:
 	@echo "make demo    build, test and show the embedded model, end to end"
@@ -104,6 +104,10 @@ screenshots: install
 # Pulling against `hf download`, 1 GiB from one server on loopback; and two deltas.
 bench-pull: install
 	PYTHONPATH=tests $(BIN)/python benchmarks/pull.py
+
+# The base install in a fresh environment: packages, bytes, and how long it takes to begin.
+bench-install: install
+	$(BIN)/python benchmarks/install.py
 
 # Arm kernels under qemu-user against x64's logits: needs g++-aarch64-linux-gnu and qemu-user.
 arm-kernels: install

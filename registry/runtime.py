@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal, NoReturn
@@ -21,13 +22,17 @@ OWN: Final = "quantmint.registry.talking"
 MINT: Final = "quantmint.native.serving"
 _SERVER: Final = ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings")
 # What the process gets of our environment: no token, no proxy's password.
-_PASSED: Final = (
+_PASSED: Final = frozenset({
     "PATH", "HOME", "LANG", "LC_ALL", "TERM", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV",
-    "QUANTMINT_HOME", "OMP_WAIT_POLICY", "PYTHONPATH",
-    # Which GPUs may be used, and by what a kernel was built and is found again.
-    "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
-    "GGML_VK_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR", "ZE_AFFINITY_MASK",
-    "CUDA_PATH", "CUDACXX", "ROCM_PATH", "ONEAPI_ROOT", "MKLROOT", "VULKAN_SDK", "CC", "CXX",
+    "QUANTMINT_HOME", "PYTHONPATH",
+    # Where libraries of GPUs lie that no loader knows of, and by what a kernel was built.
+    "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "CUDACXX", "ROCM_PATH", "MKLROOT", "VULKAN_SDK",
+    "CC", "CXX", "NVIDIA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL",
+})  # fmt: skip
+# Which devices and threads are used, and how: families of names, none of which holds a secret.
+_FAMILIES: Final = (
+    "OMP_", "GOMP_", "KMP_", "GGML_", "CUDA_", "HIP_", "ROCR_", "HSA_", "VK_", "ONEAPI_", "ZE_",
+    "SYCL_",
 )  # fmt: skip
 
 
@@ -94,6 +99,13 @@ def module_for(task: str, kernel: str | None = None) -> str:
     )
 
 
+def passed_on(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what of an environment the process that runs a model gets."""
+    return {
+        name: value for name, value in env.items() if name in _PASSED or name.startswith(_FAMILIES)
+    }
+
+
 def start(session: Session) -> NoReturn:
     """Become the process that runs a session; its exit code is ours.
 
@@ -103,7 +115,7 @@ def start(session: Session) -> NoReturn:
     module = module_for(session.task, session.kernel_name)
     sys.stdout.flush()
     sys.stderr.flush()
-    env = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    env = passed_on(os.environ)
     env |= {"GGML_NO_BACKTRACE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     argv = [sys.executable, "-m", module, json.dumps(asdict(session))]

@@ -12,48 +12,110 @@ import json
 import os
 import resource
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from quantmint.errors import BuildError, QuantmintError
+from quantmint.errors import BugError, BuildError, QuantmintError, UserError
 from quantmint.files import human_bytes
-from quantmint.registry.pull.fitting import Device, Fit, fit_layers, load_of
+from quantmint.registry import gguf
+from quantmint.registry.chatting import OWN_TEMPLATE, Talk, template_fails
+from quantmint.registry.pull.fitting import Device, Fit, Load, fit_layers, load_of
+from quantmint.registry.pull.header import ROUND, shape_of
+from quantmint.registry.stops import TEMPLATE
 
 T = TypeVar("T")
 _ROOM: Final = 16 << 30
 
 
 def chat(request: dict[str, Any], fit: Fit) -> None:
-    """Answer the prompt that was given, or all that are typed until the input ends."""
+    """Answer the prompt that was given, or all that are typed until the input ends.
+
+    Raises:
+        UserError: the file has no chat template, or a prompt is longer than the context.
+        BuildError: llama.cpp does not load the model here.
+        IntegrityError: the model's template fails.
+    """
     from llama_cpp import Llama
 
-    def load(options: dict[str, Any]) -> Any:  # noqa: ANN401
-        return Llama(model_path=request["model"], **options)
+    if not _has_template(request):
+        raise UserError(
+            f"{request['name']} has no chat template: it is not made for chats",
+            mend=f"quantmint serve {request['name']}  (and ask /v1/completions for plain text)",
+        )
 
-    model = _on_devices(load, request, fit)
-    said: list[dict[str, str]] = []
+    def load(options: dict[str, Any]) -> Any:  # noqa: ANN401
+        return Llama(model_path=request["model"], chat_format=OWN_TEMPLATE, **options)
+
+    talk = Talk(
+        _loaded(load, request, fit), max_tokens=request["max_tokens"], heat=request["heat"],
+        report=_say,
+    )  # fmt: skip
+    is_typed = request["prompt"] is None and sys.stdin.isatty()
+    if is_typed:
+        _tell("each line is answered; Ctrl-D ends the talk")
     for prompt in _prompts(request):
-        said.append({"role": "user", "content": prompt})
-        said.append({"role": "assistant", "content": _answer(model, said, request)})
+        try:
+            _show(talk.ask(prompt))
+        except UserError as error:  # what was said before stays
+            if not is_typed:
+                raise
+            _say(f"error: {error}")
 
 
 def serve(request: dict[str, Any], fit: Fit) -> None:
-    """Serve llama-cpp-python's OpenAI-compatible API on loopback until interrupted."""
+    """Serve llama-cpp-python's OpenAI-compatible API on loopback until interrupted.
+
+    Raises:
+        UserError: the port is taken.
+        BuildError: llama.cpp does not load the model here.
+        IntegrityError: the model's template does not compile.
+    """
     from quantmint.registry import serving
 
     socket = serving.bind(int(request["port"]))
+    template = OWN_TEMPLATE
+    if not _has_template(request):
+        template = "none, for the model has no chat template"
+        _say(
+            f"warning: {request['name']} has no chat template: /v1/chat/completions is refused,"
+            " /v1/completions works"
+        )
 
     def load(options: dict[str, Any]) -> Any:  # noqa: ANN401
+        options = {**options, "chat_format": template}
         return serving.make_app(request["model"], request["name"], options)
 
-    serving.serve(_on_devices(load, request, fit), socket)
+    serving.serve(_loaded(load, request, fit), socket)
+
+
+def _has_template(request: dict[str, Any]) -> bool:
+    value = gguf.read(Path(request["model"])).values.get(TEMPLATE)
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _loaded(load: Callable[[dict[str, Any]], T], request: dict[str, Any], fit: Fit) -> T:
+    """Load the model, and say in our words where that fails."""
+    from jinja2 import TemplateError
+
+    try:
+        return _on_devices(load, request, fit)
+    except TemplateError as error:
+        raise template_fails(error) from None
+    except ValueError as error:
+        raise BuildError(
+            f"llama.cpp does not load {request['name']} here: {_line(error)}",
+            mend="--context with a smaller number where memory is short; else another variant, or"
+            " a newer llama-cpp-python",
+        ) from None
 
 
 def _on_devices(load: Callable[[dict[str, Any]], T], request: dict[str, Any], fit: Fit) -> T:
     """Load the model with as many layers on GPUs as fit; with fewer where these refuse them."""
     options: dict[str, Any] = {
-        "n_ctx": request["context"],
+        # As llama.cpp rounds it: llama-cpp-python keeps no more tokens than were asked for.
+        "n_ctx": -(-request["context"] // ROUND) * ROUND,
         "n_threads": request["threads"],
         "n_threads_batch": request["threads"],
         "flash_attn": True,
@@ -101,9 +163,7 @@ def fitted(request: dict[str, Any]) -> Fit:
     return fit
 
 
-def _load(request: dict[str, Any]) -> Any:  # noqa: ANN401
-    from quantmint.registry import gguf
-
+def _load(request: dict[str, Any]) -> Load:
     headers = [gguf.read(Path(path)) for path in request["files"]]
     return load_of(headers, request["context"])
 
@@ -112,10 +172,20 @@ def _free(gpu: Device) -> str:
     return f"{human_bytes(gpu.free)} of {human_bytes(gpu.total)} free"
 
 
-def _bound(request: dict[str, Any]) -> None:
-    """Bound the memory by the model's size; a GPU's driver maps far more than it uses."""
+def memory_bound(request: dict[str, Any]) -> int:
+    """Return the most bytes that a process on the CPU may map.
+
+    The weights are mapped, and may be there once more in the kernel's own order; beside them lie
+    the cache and the compute buffers of this context, libraries and threads.
+    """
     size = sum(Path(path).stat().st_size for path in request["files"])
-    most = 3 * size + _ROOM
+    shape = shape_of(gguf.read(Path(request["model"])))
+    return 3 * size + shape.beside_weights(request["context"]) + _ROOM
+
+
+def _bound(request: dict[str, Any]) -> None:
+    """Bound the memory of a process that runs on the CPU; a GPU's driver maps far more."""
+    most = memory_bound(request)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or hard > most:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -142,18 +212,12 @@ def _prompts(request: dict[str, Any]) -> Iterator[str]:
             yield text
 
 
-def _answer(model: Any, said: list[dict[str, str]], request: dict[str, Any]) -> str:  # noqa: ANN401
-    parts = []
-    stream = model.create_chat_completion(
-        messages=said, stream=True, max_tokens=request["max_tokens"], temperature=request["heat"]
-    )
-    for event in stream:
-        text = event["choices"][0]["delta"].get("content") or ""
-        parts.append(text)
+def _show(pieces: Iterator[str]) -> None:
+    for text in pieces:
         sys.stdout.write(_shown(text))
         sys.stdout.flush()
     sys.stdout.write("\n")
-    return "".join(parts)
+    sys.stdout.flush()
 
 
 def _shown(text: str) -> str:
@@ -177,10 +241,10 @@ def _tell(line: str) -> None:
 
 
 def _prepare(request: dict[str, Any]) -> Fit:
-    """Load the kernel, and decide what runs where.
+    """Load the kernel and the bindings, and decide what runs where.
 
     Raises:
-        BuildError: the kernel does not load on this machine.
+        BuildError: the kernel or the bindings do not load on this machine.
     """
     if request["kernel"] is not None:
         from quantmint.registry.devices import CPU, load_kernel
@@ -191,10 +255,22 @@ def _prepare(request: dict[str, Any]) -> Fit:
                 f"kernel {failed[-1]} does not load on this machine",
                 mend="quantmint kernels list  (what runs here)",
             )
+    try:
+        __import__("llama_cpp")
+    except Exception as error:  # noqa: BLE001 - its libraries are loaded by this, and it says so in many ways
+        raise BuildError(
+            f"llama-cpp-python does not load: {_line(error)}",
+            mend="add the folder of the library that is missing to LD_LIBRARY_PATH, or:"
+            " pip install --force-reinstall --no-cache-dir llama-cpp-python",
+        ) from None
     fit = fitted(request)
     if fit.layers == 0:
         _bound(request)
     return fit
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def main() -> None:
@@ -207,8 +283,10 @@ def main() -> None:
     except QuantmintError as error:
         _say(f"error: {error}")
         sys.exit(error.exit_code)
-    except ValueError as error:  # llama-cpp-python's word for a file that it does not load
-        raise SystemExit(f"error: {str(error).splitlines()[0][:300]}") from None
+    except Exception:  # noqa: BLE001 - as in `quantmint.__main__`: nothing ends without its exit code
+        traceback.print_exc()
+        _say("error: this is a bug in quantmint or llama-cpp-python; please report the lines above")
+        sys.exit(BugError.exit_code)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,19 @@ def seed(home: Home, built_home: Home) -> Home:
     return home
 
 
+def with_template(model: Path, folder: Path, template: str | None) -> Path:
+    """Return a folder with the model under another chat template, or under none."""
+    folder.mkdir()
+    change = ["--chat-template", template] if template else []
+    change += [] if template else ["--remove-metadata", "tokenizer.chat_template", "--force"]
+    subprocess.run(
+        [sys.executable, "-m", "gguf.scripts.gguf_new_metadata", *change, model,
+         folder / model.name],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return folder
+
+
 def processes_of(home: Home) -> list[str]:
     """Return the command lines of all processes that work in that home."""
     found = []

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from quantmint.errors import UserError
 from quantmint.files import human_bytes
 from quantmint.home import find_home
 from quantmint.registry.commands.extras import mint_module
@@ -28,7 +29,8 @@ from quantmint.registry.trust_root import TrustRoot
 def outdated(*, ref: str | None, built: bool, exit_code: bool, as_json: bool) -> None:
     """Say what newer releases changed, and whether it matters.
 
-    With --built: what changed upstream, or in the model file, of the models that were built here.
+    REF is a model that was pulled; without one, all are asked for. With --built: what changed
+    upstream, or in the model file, of the models that were built here.
     """
     if built:
         side = mint_module("quantmint.pipelines.commands.outdated", "outdated --built")
@@ -37,7 +39,13 @@ def outdated(*, ref: str | None, built: bool, exit_code: bool, as_json: bool) ->
     home = find_home()
     store, root = Store(home.store).open(), TrustRoot(home.keys)
     kept = local.matching(store, parse_reference(ref)) if ref else all_kept(store)
-    rows = [row for each in newest_of(kept) for row in standing(store, each, root)]
+    newest = sorted(newest_of(kept), key=lambda each: (each.model, each.place))
+    if ref is not None and not newest:
+        raise UserError(
+            f"{ref[:96]!r} was not pulled to this machine",
+            mend="quantmint list; quantmint outdated --built for what was built here",
+        )
+    rows = [row for each in newest for row in standing(store, each, root)]
     if as_json:
         click.echo(json.dumps([_facts(row) for row in rows], indent=2))
     elif rows:

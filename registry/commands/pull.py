@@ -57,6 +57,7 @@ def pull(  # noqa: PLR0913  (one parameter for each option of the command line)
     The path goes to standard output. Warnings go to standard error, and, where a person watches,
     the progress and ready commands.
     """
+    from quantmint.registry.pull.choose import NoChoiceError
     from quantmint.registry.pull.engine import Puller
     from quantmint.registry.pull.told import bar_for_people, explained, from_where, saved
     from quantmint.registry.transfer import Limits
@@ -67,11 +68,16 @@ def pull(  # noqa: PLR0913  (one parameter for each option of the command line)
         request_of(ref, wished), to=to, lm_studio=lm_studio, ollama=ollama, hub_cache=hub_cache,
         mirrors=mirrors, limits=Limits(rate=size_of(rate)),
     )  # fmt: skip
-    resolved = puller.resolve(request)
+    try:
+        resolved = puller.resolve(request)
+    except NoChoiceError as error:
+        if explain:
+            click.echo(explained(error.machine, error.candidates), err=True)
+        raise
     for warning in resolved.warnings:
         click.echo(f"warning: {warning}", err=True)
     if explain:
-        click.echo(explained(resolved), err=True)
+        click.echo(explained(resolved.machine, resolved.choice.candidates), err=True)
     if dry_run:
         _tell_dry(resolved, as_json=as_json)
         return

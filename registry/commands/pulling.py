@@ -62,16 +62,40 @@ def run_options(command: F) -> F:
 
 
 def complete_here(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Return the models on this machine that a shell may offer; nothing where that fails."""
+    """Return what a shell may offer for a reference: models that are here, their places, folders.
+
+    Nothing where that fails.
+    """
     from quantmint.registry.pull.kept import all_kept
     from quantmint.registry.store import Store
 
     try:
         rows = all_kept(Store(find_home().store))
+        found = {f"{kept.model}:{variant}" for kept in rows for variant in kept.variants}
+        if incomplete.startswith(("hub:", "file:")):
+            found |= {
+                f"{kept.place}:{variant}"
+                for kept in rows
+                for variant in kept.variants
+                if kept.place.startswith(("hub:", "file:"))
+            }
+            found |= _folders(incomplete)
     except (QuantmintError, OSError):
         return []
-    found = {f"{kept.model}:{variant}" for kept in rows for variant in kept.variants}
     return sorted(name for name in found if name.startswith(incomplete))
+
+
+def _folders(incomplete: str) -> set[str]:
+    """Return the folders whose paths begin so, each with a slash."""
+    if not incomplete.startswith("file:"):
+        return set()
+    above = incomplete.removeprefix("file:").rpartition("/")
+    folder = Path(above[0] + above[1] or ".").expanduser()
+    return {
+        f"file:{above[0]}{above[1]}{path.name}/"
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.is_dir() and (above[2].startswith(".") or not path.name.startswith("."))
+    }
 
 
 def size_of(text: str | None) -> int | None:
@@ -136,14 +160,16 @@ def request_of(ref: str, wished: Wished) -> Request:
 
 
 def ready(ref: str, wished: Wished) -> Ready:
-    """Return a model as it is here; it is pulled if it is not.
+    """Return a model as it is here, with the warnings told; it is pulled if it is not.
 
     Raises:
         UserError, RegistryError, IntegrityError: see `Puller.pull`.
     """
     from quantmint.registry import gguf
+    from quantmint.registry.pull.choose import NoVariantError
     from quantmint.registry.pull.engine import Puller
     from quantmint.registry.pull.header import number
+    from quantmint.registry.pull.local import NotHereError
     from quantmint.registry.pull.told import bar_for_people, from_where
 
     request = request_of(ref, wished)
@@ -151,10 +177,11 @@ def ready(ref: str, wished: Wished) -> Ready:
     puller = Puller(find_home(), progress=bar)
     try:
         resolved = puller.resolve_here(request)
-    except UserError:
+    except (NotHereError, NoVariantError):
         resolved = puller.resolve(request)
-        for warning in resolved.warnings:
-            click.echo(f"warning: {warning}", err=True)
+    for warning in resolved.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if resolved.place is not None:
         click.echo(from_where(resolved), err=True)
     try:
         pulled = puller.pull(request, resolved)

@@ -21,8 +21,16 @@ from quantmint.registry.runtime import Session, module_for, start
 @click.argument("prompt", required=False)
 @wishes_options
 @run_options
-@click.option("--max-tokens", type=click.IntRange(1), help="End each answer after so many.")
-@click.option("--temperature", "heat", type=click.FloatRange(0, 2), default=0.7, show_default=True)
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    help="End each answer after so many tokens; as the context allows, unless given.",
+)
+@click.option(
+    "--temperature", "heat", type=click.FloatRange(0, 2), default=0.7, show_default=True,
+    metavar="T", help="How freely words are chosen; 0 takes the likeliest each time.",
+)  # fmt: skip
 def run(
     *,
     ref: str,
@@ -35,8 +43,9 @@ def run(
 ) -> None:
     """Chat with a model on this machine's best kernel.
 
-    It is pulled first if it is not here. Without PROMPT each line that is typed is answered, or,
-    where nobody types, the whole of standard input.
+    It is pulled first if it is not here. Without PROMPT each line that is typed is answered, until
+    Ctrl-D, or, where nobody types, the whole of standard input. Prompts go through the template of
+    the model's file. Where the context is full, the oldest turns are forgotten.
 
     The kernel is a GPU's where one is built and finds its GPU, with as many layers there as its
     free memory holds; else the best for the CPU.

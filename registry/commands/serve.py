@@ -22,7 +22,7 @@ from quantmint.registry.runtime import Session, module_for, start
 @run_options
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
-    help="0 takes any that is free.",
+    metavar="N", help="0 takes any that is free.",
 )  # fmt: skip
 def serve(
     *,

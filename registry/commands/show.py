@@ -37,7 +37,8 @@ def show(*, ref: str, modelfile: bool, as_json: bool) -> None:
         return
     manifest = kept.manifest(store)
     if as_json:
-        click.echo(json.dumps(_facts(home, store, kept, manifest), indent=2))
+        facts = _facts(home, store, kept, manifest)
+        click.echo(json.dumps({**facts, "warnings": list(found.warnings)}, indent=2))
         return
     for warning in found.warnings:
         click.echo(f"warning: {warning}", err=True)

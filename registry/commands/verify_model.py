@@ -81,10 +81,12 @@ def _tell(one: Checked) -> None:
     for fault in one.faults:
         click.echo(f"{fault.verdict}  {fault.path}  ({fault.detail})")
     by = f"signed with key {kept.signer[:16]}" if kept.signer else "nobody vouches for it"
-    state = f"{len(one.faults)} faults" if one.faults else "sound"
+    bad = len(one.faults)
+    state = f"{bad} fault{'s' if bad > 1 else ''}" if bad else "sound"
     names = ", ".join(kept.variants)
     click.echo(
-        f"{kept.model} release {kept.label} ({names}): {one.files} files,"
+        f"{kept.model} release {kept.label} ({names}): {one.files}"
+        f" file{'s' if one.files != 1 else ''},"
         f" {human_bytes(one.size)}, {state}; {by}"
     )
 

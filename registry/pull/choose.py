@@ -5,6 +5,7 @@ Pure: offers, a machine and wishes in, a table of candidates out. docs/pull.md h
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -14,6 +15,7 @@ from quantmint.files import human_bytes
 from quantmint.registry.machine import Gpu, Machine
 from quantmint.registry.manifest.measured import Divergence
 from quantmint.registry.manifest.release import Variant
+from quantmint.registry.pull.fitting import Device
 from quantmint.registry.pull.header import Shape
 from quantmint.registry.pull.offers import Offer
 from quantmint.registry.pull.speed import Speed, speed_of
@@ -21,10 +23,13 @@ from quantmint.registry.pull.speed import Speed, speed_of
 AUTO: Final = "auto"
 CONTEXT: Final = 4096
 MIN_SPEED: Final = 4.0
-# What the system and other programs keep of the memory, and what a driver keeps of a GPU's.
+# What the system and other programs keep of the memory.
 KEPT: Final = 0.10
-KEPT_ON_GPU: Final = 0.06
 _TOGETHER: Final = 0.95
+# A manifest does not say how many layers share the bytes; a GPU that holds less than a quarter of
+# them changes little.
+_LAYERS: Final = 24
+_WORTH: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +70,39 @@ class Candidate:
         return (0, kld, -bits, self.offer.size)
 
 
+class NoChoiceError(UserError):
+    """Nothing can be taken; `candidates` say why, each for itself."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        mend: str | None = None,
+        machine: Machine,
+        candidates: Sequence[Candidate],
+    ) -> None:
+        super().__init__(what, mend=mend)
+        self.machine = machine
+        self.candidates = tuple(candidates)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.what, self.mend, self.machine, self.candidates))
+
+
+class NoVariantError(NoChoiceError):
+    """There is no variant of the name that was asked for."""
+
+
+def _rebuild(
+    kind: type[NoChoiceError],
+    what: str,
+    mend: str | None,
+    machine: Machine,
+    candidates: tuple[Candidate, ...],
+) -> NoChoiceError:
+    return kind(what, mend=mend, machine=machine, candidates=candidates)
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The one that is taken, and all candidates with the reasons."""
@@ -82,8 +120,9 @@ def choose(
     `shape` is what a header says, for offers without a manifest.
 
     Raises:
-        UserError: there is no such variant; nothing fits, and the message says what would; or
+        NoChoiceError: there is no such variant; nothing fits, and the message says what would; or
             nothing is as fast as was asked for.
+        UserError: nothing is offered, or everything was withdrawn.
         IntegrityError: the variant that was asked for was withdrawn.
     """
     if not offers:
@@ -93,13 +132,17 @@ def choose(
         return _named(rows, wishes, machine)
     usable = [row for row in rows if not row.offer.withdrawn]
     fitting = [row for row in usable if row.fits]
-    if not fitting:
-        raise _nothing_fits(usable, machine, wishes, shape)
     floor = MIN_SPEED if wishes.min_speed is None else wishes.min_speed
-    quick = [row for row in fitting if row.speed is None or row.speed.rate >= floor]
+    quick = [row for row in fitting if row.speed is None or row.speed.reaches(floor)]
     notes = []
-    if not quick and wishes.min_speed is not None:
-        raise _nothing_quick(fitting, floor)
+    if not usable:
+        raise UserError("all variants were withdrawn", mend="pull another release")
+    if not fitting or (not quick and wishes.min_speed is not None):
+        ranked = sorted(rows, key=lambda row: row.rank)
+        refused = [replace(row, why=_refusal(row, floor, quick) or "") for row in ranked]
+        if not fitting:
+            raise _nothing_fits(refused, machine, wishes, shape)
+        raise _nothing_quick(refused, machine, floor)
     if not quick:
         fastest = max(fitting, key=lambda row: row.speed.rate if row.speed else 0.0)
         notes.append(f"nothing that fits reaches {floor:g} tokens/s here; the fastest was taken")
@@ -127,15 +170,21 @@ def memory_of(offer: Offer, context: int, shape: Shape | None) -> int:
     By the manifest's figures the cache grows with the context; those of the next longer context
     are scaled down, or those of the longest up.
     """
+    return _needs(offer, context, shape)[0]
+
+
+def _needs(offer: Offer, context: int, shape: Shape | None) -> tuple[int, int]:
+    """Return all the bytes that a variant takes, and those of its compute buffers among them."""
     rows = sorted(offer.row.memory, key=lambda row: row.context) if offer.row else []
     if rows:
         row = next((row for row in rows if row.context >= context), rows[-1])
         share = context / row.context
-        compute = row.compute * max(1.0, share)
-        return round(row.weights + row.cache * share + compute)
+        compute = round(row.compute * max(1.0, share))
+        return round(row.weights + row.cache * share) + compute, compute
     if shape is not None:
-        return offer.size + shape.beside_weights(context)
-    return round(offer.size * 1.2) + (256 << 20)
+        beside = shape.beside_weights(context)
+        return offer.size + beside, beside - shape.cache * context
+    return round(offer.size * 1.2) + (256 << 20), 256 << 20
 
 
 def divergence_of(row: Variant | None, context: int) -> Divergence | None:
@@ -144,27 +193,59 @@ def divergence_of(row: Variant | None, context: int) -> Divergence | None:
     return next((each for each in rows if each.context >= context), rows[-1] if rows else None)
 
 
-def largest_gpu(machine: Machine) -> Gpu | None:
-    """Return the GPU with the most memory, if there is any."""
-    return max(machine.gpus, key=lambda gpu: gpu.memory, default=None)
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Where a variant would lie: on which GPUs, how much of it, and whether that is enough."""
+
+    on: str
+    fits: bool
+    gpus: tuple[Gpu, ...] = ()
+    share: float = 0.0
+
+
+def _place(needed: int, compute: int, layers: int, machine: Machine, wishes: Wishes) -> _Placed:
+    """Place so many bytes as `run` will: on one GPU, on all, on these and the CPU, on the CPU.
+
+    Of several GPUs each holds compute buffers of its own, and leaves room for a part of a layer
+    (`fitting.fit_layers`).
+    """
+    if wishes.memory is not None:
+        return _Placed("CPU", needed <= wishes.memory)
+    room = (1 - KEPT) * machine.memory
+    rooms = [(Device("", "", gpu.memory, gpu.memory).room, gpu) for gpu in machine.gpus]
+    rooms = sorted((row for row in rooms if row[0] > compute), key=lambda row: -row[0])
+    if rooms and needed <= rooms[0][0]:
+        return _Placed(rooms[0][1].name, fits=True, gpus=(rooms[0][1],), share=1.0)
+    gpus, count = tuple(gpu for _, gpu in rooms), len(rooms)
+    on_gpus = sum(size for size, _ in rooms)
+    beside = (count - 1) * compute + count * needed / layers
+    if count > 1 and needed + beside <= on_gpus:
+        return _Placed(_names(gpus), fits=True, gpus=gpus, share=1.0)
+    share = min(on_gpus / needed, _TOGETHER) if needed else 0.0
+    fits_cpu = needed <= room
+    # Where neither holds it, some layers go to the GPUs, and buffers are there twice.
+    if (not fits_cpu and rooms) or share >= _WORTH:
+        fits = fits_cpu or needed <= _TOGETHER * (room + on_gpus)
+        return _Placed(f"{_names(gpus)} and CPU", fits, gpus, share)
+    return _Placed("CPU", fits_cpu)
+
+
+def _names(gpus: Sequence[Gpu]) -> str:
+    counts = Counter(gpu.name for gpu in gpus)
+    return " + ".join(f"{n} x {name}" if n > 1 else name for name, n in counts.items())
 
 
 def _judge(offer: Offer, machine: Machine, wishes: Wishes, shape: Shape | None) -> Candidate:
-    needed = memory_of(offer, wishes.context, shape)
-    gpu = largest_gpu(machine) if wishes.memory is None else None
-    room = (1 - KEPT) * machine.memory if wishes.memory is None else wishes.memory
-    gpu_room = gpu.memory * (1 - KEPT_ON_GPU) if gpu is not None else 0.0
-    on_gpu = gpu is not None and needed <= gpu_room
-    # Where neither holds it, some layers go to the GPU, and buffers are there twice.
-    on_both = not on_gpu and room < needed <= _TOGETHER * (room + gpu_room)
-    names = {True: gpu.name if gpu else "", False: "CPU"}
+    needed, compute = _needs(offer, wishes.context, shape)
+    layers = shape.layers if shape is not None and shape.layers else _LAYERS
+    placed = _place(needed, compute, layers, machine, wishes)
     found = divergence_of(offer.row, wishes.context)
     return Candidate(
         offer=offer,
         memory=needed,
-        on=f"{names[True]} and CPU" if on_both else names[on_gpu],
-        fits=on_gpu or on_both or needed <= room,
-        speed=speed_of(offer.row, machine, on_gpu=on_gpu),
+        on=placed.on,
+        fits=placed.fits,
+        speed=speed_of(offer.row, machine, placed.gpus, placed.share),
         kld=found.kld_mean if found else None,
         kld_context=found.context if found else None,
     )
@@ -174,9 +255,14 @@ def _named(rows: Sequence[Candidate], wishes: Wishes, machine: Machine) -> Choic
     found = next((row for row in rows if row.offer.variant == wishes.variant), None)
     if found is None:
         names = [row.offer.variant for row in rows]
-        raise UserError(
+        raise NoVariantError(
             f"there is no variant {wishes.variant!r}{nearest(wishes.variant, names)}",
             mend="leave the variant out to have one chosen; --explain lists them",
+            machine=machine,
+            candidates=[
+                replace(row, why="does not fit" if not row.fits else "not asked for")
+                for row in sorted(rows, key=lambda row: row.rank)
+            ],
         )
     if found.offer.withdrawn:
         raise IntegrityError(
@@ -199,12 +285,9 @@ def _named(rows: Sequence[Candidate], wishes: Wishes, machine: Machine) -> Choic
 def _told(row: Candidate, best: Candidate, floor: float, quick: Sequence[Candidate]) -> Candidate:
     if row is best:
         return replace(row, taken=True, why="taken: the best that fits and is fast enough")
-    if row.offer.withdrawn:
-        why = "withdrawn by its publisher"
-    elif not row.fits:
-        why = f"does not fit: needs {human_bytes(row.memory)}"
-    elif row not in quick and row.speed is not None:
-        why = f"too slow: {row.speed.rate:.1f} tokens/s, the floor is {floor:g}"
+    why = _refusal(row, floor, quick)
+    if why is not None:
+        pass
     elif row.offer.is_wide and not best.offer.is_wide:
         why = "16 bits or more: only when it is asked for"
     elif row.kld is None and best.kld is not None:
@@ -216,22 +299,34 @@ def _told(row: Candidate, best: Candidate, floor: float, quick: Sequence[Candida
     return replace(row, why=why)
 
 
+def _refusal(row: Candidate, floor: float, quick: Sequence[Candidate]) -> str | None:
+    """Return why a variant can't be taken here whatever else there is; None if it can."""
+    if row.offer.withdrawn:
+        return "withdrawn by its publisher"
+    if not row.fits:
+        return f"does not fit: needs {human_bytes(row.memory)}"
+    if row not in quick and row.speed is not None:
+        return f"too slow: {row.speed.most:.1f} tokens/s, the floor is {floor:g}"
+    return None
+
+
 def _nothing_fits(
     rows: Sequence[Candidate], machine: Machine, wishes: Wishes, shape: Shape | None
-) -> UserError:
-    if not rows:
-        return UserError("all variants were withdrawn", mend="pull another release")
-    least = min(rows, key=lambda row: row.memory)
+) -> NoChoiceError:
+    usable = [row for row in rows if not row.offer.withdrawn]
+    least = min(usable, key=lambda row: row.memory)
     room = machine.memory * (1 - KEPT) if wishes.memory is None else wishes.memory
     what = (
         f"no variant fits: the smallest, {least.offer.variant}, needs {human_bytes(least.memory)}"
         f" at a context of {wishes.context}, and {human_bytes(room)} can be used here"
     )
-    return UserError(
+    return NoChoiceError(
         what,
         mend=_shorter(least, wishes, room, shape)
         or f"use a machine with {human_bytes(least.memory / (1 - KEPT))} of memory, or a smaller"
         f" model; to fetch it all the same: --variant {least.offer.variant}",
+        machine=machine,
+        candidates=rows,
     )
 
 
@@ -245,11 +340,14 @@ def _shorter(least: Candidate, wishes: Wishes, room: float, shape: Shape | None)
     return None
 
 
-def _nothing_quick(rows: Sequence[Candidate], floor: float) -> UserError:
-    fastest = max(rows, key=lambda row: row.speed.rate if row.speed else 0.0)
-    rate = fastest.speed.rate if fastest.speed else 0.0
-    return UserError(
+def _nothing_quick(rows: Sequence[Candidate], machine: Machine, floor: float) -> NoChoiceError:
+    fitting = [row for row in rows if row.fits and not row.offer.withdrawn]
+    fastest = max(fitting, key=lambda row: row.speed.most if row.speed else 0.0)
+    rate = fastest.speed.most if fastest.speed else 0.0
+    return NoChoiceError(
         f"nothing that fits reaches {floor:g} tokens/s here: the fastest,"
         f" {fastest.offer.variant}, would reach {rate:.1f}",
         mend=f"--min-speed {max(rate * 0.95, 0.1):.1f}  (or --variant {fastest.offer.variant})",
+        machine=machine,
+        candidates=rows,
     )

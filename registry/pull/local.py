@@ -17,6 +17,10 @@ from quantmint.registry.trust_policy import Policy
 from quantmint.registry.trust_root import TrustRoot
 
 
+class NotHereError(UserError):
+    """What a reference names is not on this machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Here:
     """A release that is here, and its variants whose files are."""
@@ -46,14 +50,14 @@ def find(
         only_tell: what may no longer be used is found too, with a warning that says so.
 
     Raises:
-        UserError: it is not here. IntegrityError: it may no longer be used.
+        NotHereError: it is not here. IntegrityError: it may no longer be used.
     """
     policy = root.policy()
     rows = [kept for kept in matching(store, reference) if _offers(store, kept, policy)]
     if not rows:
         why = offline()
         said = f", and {why} forbids to fetch it" if why else ""
-        raise UserError(
+        raise NotHereError(
             f"{reference} is not on this machine{said}",
             mend="quantmint list  (what is here)" if why else "quantmint list; or name a place",
         )

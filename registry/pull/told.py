@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from quantmint.files import human_bytes
+from quantmint.registry.machine import Machine
 from quantmint.registry.pull.choose import Candidate, Choice
 from quantmint.registry.pull.engine import Pulled, Resolved
 from quantmint.registry.pull.hub import HubPlace
@@ -49,9 +50,8 @@ def bar_for_people() -> Bar | None:
     return Bar() if sys.stderr.isatty() else None
 
 
-def explained(resolved: Resolved) -> str:
+def explained(machine: Machine, candidates: Sequence[Candidate]) -> str:
     """Return the machine and the table of candidates, the best first."""
-    machine, choice = resolved.machine, resolved.choice
     gpus = ", ".join(f"{gpu.name} ({human_bytes(gpu.memory)})" for gpu in machine.gpus) or "none"
     lines = [
         f"machine: {machine.cpu}, {machine.cores} cores, kernel {machine.best or 'unknown'}",
@@ -59,15 +59,15 @@ def explained(resolved: Resolved) -> str:
         f"gpu: {gpus}",
         wrapped(
             ["", "variant", "size", "memory", "on", "KLD", "tokens/s", "verdict"],
-            [_row(each) for each in choice.candidates],
+            [_row(each) for each in candidates],
             columns=120,
         ),
     ]
-    speed = choice.taken.speed
-    if speed is not None:
-        lines.append(f"speed: {speed.source}")
-    if choice.taken.kld_context is not None:
-        lines.append(f"KLD: measured at a context of {choice.taken.kld_context} tokens")
+    taken = next((row for row in candidates if row.taken), None)
+    if taken is not None and taken.speed is not None:
+        lines.append(f"speed: {taken.speed.source}")
+    if taken is not None and taken.kld_context is not None:
+        lines.append(f"KLD: measured at a context of {taken.kld_context} tokens")
     return "\n".join(lines)
 
 
@@ -139,6 +139,8 @@ def lines(report: Callable[[str], None], pulled: Pulled) -> None:
     """Tell the ready commands."""
     for name, command in commands(pulled):
         report(f"  {name:<10} {command}")
+    if not any(path.name.startswith("sha256-") for path in pulled.also):
+        report("             (Ollama copies the file then; it does not after a pull with --ollama)")
 
 
 def _row(row: Candidate) -> list[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,11 @@ if TYPE_CHECKING:
     from quantmint.registry.transfer import Progress
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "pull"]
+__all__ = ["PullWarning", "__version__", "pull"]
+
+
+class PullWarning(UserWarning):
+    """What a pull could not verify, and what to know of the variant that it took."""
 
 
 def pull(
@@ -34,6 +39,10 @@ def pull(
         registry: where model names are looked up: `hub:OWNER`, `file:DIR`.
         progress: called with what came so far, at most ten times a second.
 
+    Warns:
+        PullWarning: nobody vouches for it, its release has expired, it does not fit: the lines that
+            `quantmint pull` begins with `warning:`.
+
     Raises:
         quantmint.errors.QuantmintError: it can't be had; the subclass says who must act.
     """
@@ -50,4 +59,8 @@ def pull(
         registry=registry,
         to=None if to is None else Path(to),
     )  # fmt: skip
-    return Puller(find_home(), progress=progress).pull(request).path
+    puller = Puller(find_home(), progress=progress)
+    resolved = puller.resolve(request)
+    for warning in resolved.warnings:
+        warnings.warn(warning, PullWarning, stacklevel=2)
+    return puller.pull(request, resolved).path

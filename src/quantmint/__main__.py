@@ -14,6 +14,10 @@ from quantmint.registry.cli import cli
 
 def main() -> None:
     """Run the command line."""
+    if any(name.endswith("_COMPLETE") for name in os.environ):  # a shell may be asking
+        from quantmint.registry.completing import register
+
+        register()
     try:
         code = cli.main(standalone_mode=False)
     except QuantmintError as error:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -276,6 +277,36 @@ def test_from_python(hub: Hub, home: Home, trusted: Publisher) -> None:
     hub.add("somebody/else").commit({"a": b"b"})
     with pytest.raises(RegistryError, match="no GGUF model"):
         package.pull("somebody/else")
+
+
+def test_from_python_nothing_unsigned_comes_without_a_word(hub: Hub, home: Home) -> None:
+    hub.add("somebody/plain").commit({"x-Q8_0.gguf": model_bytes()})
+    with pytest.warns(package.PullWarning, match="no quantmint manifest") as told:
+        package.pull("somebody/plain", variant="Q8_0")
+    assert {Path(one.filename).name for one in told} == {Path(__file__).name}
+    with warnings.catch_warnings(), pytest.raises(package.PullWarning):
+        warnings.simplefilter("error", package.PullWarning)
+        package.pull("somebody/plain", variant="Q8_0")
+
+
+def test_why_nothing_can_be_taken(
+    hub: Hub, home: Home, trusted: Publisher, quantmint: Quantmint
+) -> None:
+    serve(hub.add(REPO), trusted.files(), 1)
+    words = ["pull", REPO, "--explain"]
+    for more, code, told in (
+        (["--memory", "1MB"], 2, "does not fit: needs 4.6 GB"),
+        (["--min-speed", "1000"], 2, "too slow: "),
+        (["--variant", "Q9"], 2, "not asked for"),
+    ):
+        ran = quantmint(*words, *more, env={"HF_TOKEN": ""})
+        assert (ran.code, ran.out) == (code, ""), ran.err
+        table, _, error = ran.err.partition("error: ")
+        assert error
+        assert "machine: " in table
+        assert all(name in table for name in ("Q8_0", "Q4_K_M"))
+        assert told in table
+    assert "machine: " not in quantmint("pull", REPO, "--memory", "1MB").err
 
 
 def test_mirrors_and_lm_studio(

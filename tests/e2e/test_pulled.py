@@ -143,6 +143,15 @@ def test_outdated_by_hand(shop: Shop, quantmint: Quantmint) -> None:
     assert row["fetch"] < 10_000
 
 
+def test_outdated_knows_only_what_was_pulled(shop: Shop, quantmint: Quantmint) -> None:
+    shop.publish(1, shop.publisher.files(1, {"Q8_0": model_bytes()}))
+    shop.pull()
+    for ref in ("another", f"{MODEL}:Q2_K"):
+        ran = quantmint("outdated", ref, "--exit-code")
+        assert (ran.code, ran.out) == (2, "")
+        assert f"{ref!r} was not pulled to this machine" in ran.err
+
+
 def test_verify_says_what_is_wrong_with_a_model(shop: Shop, quantmint: Quantmint) -> None:
     shop.publish(1, shop.publisher.files(1))
     eight, four = shop.pull(f"{shop.ref}:Q8_0"), shop.pull(f"{shop.ref}:Q4_K_M")

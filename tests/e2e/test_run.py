@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from fault_tools import TOKEN
-from helpers import Ran, run_in
+from helpers import Ran, run_in, with_template
+from pulling import MODEL, OWNER, Publisher, model_bytes, to_folder
 from quantmint.files import canonical_json
 from quantmint.home import Home
 from quantmint.native.build import MADE_FROM, Bundle
 from quantmint.native.kernels import host_kernel
 from quantmint.registry.store import Store
 from quantmint.registry.trees import TreeFile, checkout, put_tree
+from quantmint.registry.trust_root import TrustRoot
+from terminal import Terminal
 
 pytestmark = [pytest.mark.native, pytest.mark.e2e]
 ENV = {"OMP_WAIT_POLICY": "PASSIVE", "HF_TOKEN": TOKEN}
@@ -75,13 +80,140 @@ def bundle_is_x64() -> bool:
     return "x86_64" in host_kernel().machines
 
 
-def test_a_model_that_llama_cpp_does_not_load(nano: tuple[Home, Ran], tmp_path: Path) -> None:
-    from pulling import model_bytes
+def test_a_model_without_a_template_is_not_chatted_with(
+    nano: tuple[Home, Ran], nano_file: Path, tmp_path: Path
+) -> None:
+    folder = with_template(nano_file / "Phi-3-nano-Q8_0.gguf", tmp_path / "plain", None)
+    ran = run_in(nano[0], "run", f"file:{folder}", "hello", "--max-tokens", "4", **ENV)
+    assert (ran.code, ran.out) == (2, ""), ran.err
+    assert "has no chat template" in ran.err
+    assert "mend: quantmint serve " in ran.err
 
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{% for m in messages %}{{ m.content", "TemplateSyntaxError"),
+        ("{{ messages[0].nothing.there }}", "UndefinedError"),
+        ("{{ 1 // 0 }}", "ZeroDivisionError"),
+        ("{{ raise_exception('not like this') }}", "not like this"),
+    ],
+)
+def test_a_template_that_fails_is_told(
+    nano: tuple[Home, Ran], nano_file: Path, tmp_path: Path, template: str, told: str
+) -> None:
+    folder = with_template(nano_file / "Phi-3-nano-Q8_0.gguf", tmp_path / "plain", template)
+    ran = run_in(nano[0], "run", f"file:{folder}", "hello", "--max-tokens", "4", **ENV)
+    assert (ran.code, ran.out) == (5, ""), ran.err
+    assert "the model's own chat template fails: " in ran.err
+    assert told in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_prompt_that_is_longer_than_the_context(nano: tuple[Home, Ran], nano_file: Path) -> None:
+    words = ["run", f"file:{nano_file}:Q8_0", "word " * 400, "--context", "128"]
+    ran = run_in(nano[0], *words, **ENV)
+    assert (ran.code, ran.out) == (2, ""), ran.err
+    assert "tokens, and the context holds 256" in ran.err
+
+
+def test_a_talk_goes_on_where_the_context_is_full(nano: tuple[Home, Ran], nano_file: Path) -> None:
+    words = ["run", f"file:{nano_file}:Q8_0", "--max-tokens", "24", "--temperature", "0"]
+    words += ["--context", "128"]  # 256, as llama.cpp rounds it
+    env = {**os.environ, **ENV, "QUANTMINT_HOME": str(nano[0].root), "TERM": "dumb"}
+    with Terminal([sys.executable, "-m", "quantmint", *words], env) as terminal:
+        for _ in range(6):
+            terminal.wait("> ")
+            terminal.type("Where is the old library of the town? " * 3 + "\n")
+        terminal.wait("> ")
+        terminal.type("word " * 300 + "\n")  # alone too long: it is refused, and the talk goes on
+        terminal.wait("the context holds 256")
+        terminal.wait("> ")
+        terminal.type("And who reads there?\n")
+        terminal.wait("> ")
+        terminal.type("\x04")
+        assert terminal.code() == 0, terminal.said
+    assert "the context of 256 tokens is full: the oldest" in terminal.said
+    assert "Traceback" not in terminal.said
+
+
+@pytest.fixture
+def broken_bindings(tmp_path: Path) -> Path:
+    """A llama-cpp-python whose libraries lack those of CUDA, and which says what it was given."""
+    package = tmp_path / "site" / "llama_cpp"
+    (package / "lib").mkdir(parents=True)
+    (package / "lib" / "libllama.so").touch()
+    (package / "__init__.py").write_text(
+        "import json, os, sys\n"
+        "print(json.dumps(dict(os.environ)), file=sys.stderr)\n"
+        "raise RuntimeError('Failed to load: libcudart.so.12: cannot open shared object file')\n"
+    )
+    return package.parent
+
+
+def with_first(folder: Path) -> str:
+    return f"{folder}:{os.environ.get('PYTHONPATH', '')}"
+
+
+def test_bindings_that_do_not_load(home: Home, broken_bindings: Path, tmp_path: Path) -> None:
+    given = {"LD_LIBRARY_PATH": "/opt/cuda/lib64", "OMP_NUM_THREADS": "2", "GGML_CUDA_X": "1",
+             "CUDA_VISIBLE_DEVICES": "1", "HSA_OVERRIDE_GFX_VERSION": "10.3.0",
+             "ROCR_VISIBLE_DEVICES": "0"}  # fmt: skip
+    path = with_first(broken_bindings)
+    secrets = {"HF_TOKEN": TOKEN, "LLAMA_API_KEY": TOKEN, "HTTPS_PROXY": f"http://u:{TOKEN}@x"}
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "x-Q8_0.gguf").write_bytes(model_bytes())
+    ran = run_in(home, "run", f"file:{tmp_path / 'plain'}", "hello", PYTHONPATH=path, **given,
+                 **secrets)  # fmt: skip
+    assert (ran.code, ran.out) == (4, ""), ran.err
+    assert "llama-cpp-python does not load: Failed to load: libcudart.so.12" in ran.err
+    assert "LD_LIBRARY_PATH" in ran.err.partition("mend: ")[2]
+    assert "Traceback" not in ran.err
+    (line,) = (text for text in ran.err.splitlines() if text.startswith("{"))
+    assert given.items() <= json.loads(line).items()
+    assert TOKEN not in line
+
+
+def test_what_is_here_is_warned_of_each_time(
+    home: Home, broken_bindings: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "x-Q8_0.gguf").write_bytes(model_bytes())
+    words = ["run", f"file:{tmp_path / 'plain'}:Q8_0", "hello"]
+    for told in ("it has no quantmint manifest", "nobody vouches for it"):
+        ran = run_in(home, *words, PYTHONPATH=with_first(broken_bindings))
+        assert f"warning: file:{tmp_path / 'plain'}: {told}" in ran.err
+    ran = run_in(home, *words, "--memory", "100kB", PYTHONPATH=with_first(broken_bindings))
+    assert "warning: Q8_0 needs " in ran.err
+    strict = run_in(home, *words, "--strict", PYTHONPATH=with_first(broken_bindings))
+    assert strict.code == 5, strict.err
+
+
+def test_only_what_is_not_here_is_looked_for(
+    home: Home, broken_bindings: Path, tmp_path: Path
+) -> None:
+    publisher = Publisher(tmp_path / "publisher")
+    TrustRoot(home.keys).trust(publisher.key.public, (f"{OWNER}/*",))
+    place = tmp_path / "registry" / "Phi-3-nano-GGUF"
+    to_folder(place, publisher.files(), "v1", tmp_path / "work")
+    assert run_in(home, "pull", f"file:{place}:Q8_0").code == 0
+    given = {"PYTHONPATH": with_first(broken_bindings), "QUANTMINT_REGISTRY": ""}
+    small = run_in(home, "run", MODEL, "hello", "--memory", "1MB", **given)
+    assert small.code == 2
+    assert "no variant fits: the smallest, Q8_0, needs" in small.err
+    there = {**given, "QUANTMINT_REGISTRY": f"file:{place.parent}"}
+    other = run_in(home, "run", MODEL, "hello", "--variant", "Q4_K_M", **there)
+    assert other.code == 4  # it was pulled, and the bindings are broken
+    assert f"{MODEL}:Q4_K_M release 1" in other.err
+    assert (home.models / MODEL / "Phi-3-nano-Q4_K_M.gguf").is_file()
+
+
+def test_a_model_that_llama_cpp_does_not_load(nano: tuple[Home, Ran], tmp_path: Path) -> None:
     home, _ = nano
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "x-Q8_0.gguf").write_bytes(model_bytes())
     ran = run_in(home, "run", f"file:{tmp_path / 'plain'}", "hello", **ENV)
-    assert ran.code != 0
-    assert "error: " in ran.err
+    assert ran.code == 4
+    assert "error: llama.cpp does not load" in ran.err
+    assert "mend: " in ran.err
     assert "Traceback" not in ran.err

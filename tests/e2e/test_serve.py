@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from fault_tools import TOKEN
-from helpers import Ran, run_in
+from helpers import Ran, run_in, with_template
 from quantmint.home import Home
 
 pytestmark = [pytest.mark.native, pytest.mark.e2e]
@@ -109,6 +109,20 @@ def test_an_answer_comes_in_pieces_where_that_is_asked(server: Server) -> None:
     pieces = [delta["content"] for delta in deltas if delta.get("content")]
     assert len(pieces) > 1
     assert "".join(pieces) == whole
+
+
+def test_without_a_template_only_plain_text_is_completed(
+    nano: tuple[Home, Ran], nano_file: Path, tmp_path: Path
+) -> None:
+    folder = with_template(nano_file / "Phi-3-nano-Q4_K_M.gguf", tmp_path / "bare", None)
+    with serving(nano[0], f"file:{folder}", tmp_path / "err") as running:
+        plain = running.ask("/completions", {"prompt": SAID, **ASKED})
+        assert plain["choices"][0]["text"]
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            running.ask("/chat/completions", {"messages": [{"role": "user", "content": SAID}]})
+        assert refused.value.code >= 400
+        assert "the model has no chat template" in refused.value.read().decode()
+        assert "/v1/chat/completions is refused" in running.log.read_text()
 
 
 def test_only_this_machine_is_answered(server: Server) -> None:

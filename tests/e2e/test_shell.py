@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from quantmint.home import Home
 from quantmint.registry.cli import COMMANDS, cli
 from quantmint.registry.pull import web
 from quantmint.registry.trust_root import TrustRoot
+from terminal import Terminal
 
 Quantmint = Callable[..., Ran]
 SCRIPT = str(Path(sys.executable).with_name("quantmint"))
@@ -87,12 +89,7 @@ def test_bash_completes_with_what_the_documentation_says(home: Home, tmp_path: P
     TrustRoot(home.keys).trust(publisher.key.public, (f"{OWNER}/*",))
     to_folder(tmp_path / "registry", publisher.files(), "v1", tmp_path / "work")
     package.pull(f"file:{tmp_path / 'registry'}", variant="Q8_0")
-    (line,) = (
-        text.partition("`")[2].partition("`")[0]
-        for text in Path("docs/pull.md").read_text(encoding="utf-8").splitlines()
-        if text.startswith("Shell completion:")
-    )
-    lines = [line]
+    lines = [documented_completion()]
     for words in ("quantmint outd", f"quantmint show {MODEL[:4]}", "quantmint verify --al"):
         count = len(words.split()) - 1
         lines += [
@@ -104,6 +101,60 @@ def test_bash_completes_with_what_the_documentation_says(home: Home, tmp_path: P
     ran = subprocess.run([bash, "-c", "\n".join(lines)], env=env, capture_output=True, text=True,
                          check=False)  # fmt: skip
     assert ran.stdout.splitlines() == ["outdated", f"{MODEL}:Q8_0", "--all"], ran.stderr
+
+
+@pytest.fixture
+def bash(home: Home, tmp_path: Path) -> Iterator[Terminal]:
+    """An interactive bash with the completion that the documentation gives, and a pulled model."""
+    program = shutil.which("bash")
+    if program is None:
+        pytest.skip("there is no bash")
+    publisher = Publisher(tmp_path / "publisher")
+    TrustRoot(home.keys).trust(publisher.key.public, (f"{OWNER}/*",))
+    to_folder(tmp_path / "registry", publisher.files(), "v1", tmp_path / "work")
+    package.pull(f"file:{tmp_path / 'registry'}", variant="Q8_0")
+    env = {**os.environ, "PATH": f"{Path(SCRIPT).parent}:{os.environ['PATH']}", "TERM": "dumb",
+           "PS1": "ready$ ", "INPUTRC": "/dev/null", "HISTFILE": ""}  # fmt: skip
+    with Terminal([program, "--norc", "--noprofile", "-i"], env) as terminal:
+        terminal.wait("ready$ ")
+        for line in ("stty cols 300", documented_completion()):
+            terminal.type(f"{line}\n")
+            terminal.wait("ready$ ")
+        yield terminal
+
+
+def completed(bash: Terminal, words: str) -> str:
+    """Type words and the key that completes them, and let bash say what is on the line then."""
+    bash.type(f"{words}\t\x01: '\x05'; echo \"[$_]\"\n")  # Ctrl-A and Ctrl-E: both ends of the line
+    bash.wait("\n[")
+    bash.wait("]\r\n")
+    found = bash.said[: bash.seen].rpartition("\n[")[2].removesuffix("]\r\n")
+    bash.wait("ready$ ")
+    return found
+
+
+def test_bash_completes_words_with_colons(bash: Terminal, home: Home, tmp_path: Path) -> None:
+    registry = tmp_path / "registry"
+    for typed, expected in (
+        ("quantmint show phi-3-n", f"quantmint show {MODEL}:Q8_0 "),
+        ("quantmint show phi-3-nano:", f"quantmint show {MODEL}:Q8_0 "),
+        ("quantmint show phi-3-nano:Q", f"quantmint show {MODEL}:Q8_0 "),
+        (f"quantmint run file:{registry}:", f"quantmint run file:{registry}:Q8_0 "),
+        (f"quantmint pull file:{tmp_path}/publ", f"quantmint pull file:{tmp_path}/publisher/"),
+        ("quantmint show --mod", "quantmint show --modelfile "),
+        ("quantmint outd", "quantmint outdated "),
+        ("quantmint show nothing:", "quantmint show nothing:"),
+    ):
+        assert completed(bash, typed) == expected
+
+
+def documented_completion() -> str:
+    (line,) = (
+        text.partition("`")[2].partition("`")[0]
+        for text in Path("docs/pull.md").read_text(encoding="utf-8").splitlines()
+        if text.startswith("Shell completion:")
+    )
+    return line
 
 
 def test_in_a_pipe_there_is_the_answer_and_nothing_else(
@@ -121,6 +172,19 @@ def test_in_a_pipe_there_is_the_answer_and_nothing_else(
         assert "\r" not in ran.out
         assert "\x1b" not in ran.out
         assert ran.out
+
+
+def test_on_a_terminal_there_are_ready_commands(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "x-Q8_0.gguf").write_bytes(model_bytes())
+    words = [SCRIPT, "pull", f"file:{tmp_path / 'plain'}"]
+    env = {**os.environ, "OLLAMA_MODELS": str(tmp_path / "ollama")}
+    for more, copies in (([], True), (["--ollama"], False)):
+        with Terminal([*words, *more], env) as terminal:
+            assert terminal.code() == 0
+        assert "ollama create plain -f Modelfile" in terminal.said
+        assert ("Ollama copies the file" in terminal.said) is copies
+        assert f"quantmint run plain:Q8_0{chr(13)}" in terminal.said
 
 
 FAILING: dict[str, Callable[[Evil], None]] = {
@@ -152,10 +216,12 @@ def test_a_token_is_seen_by_nobody(
     shown = ran.out + ran.err
     assert "Traceback" not in shown
     monkeypatch.setattr(web, "PATIENCE", QUICK)
-    with pytest.raises(QuantmintError) as refused:
+    with warnings.catch_warnings(record=True) as told, pytest.raises(QuantmintError) as refused:
+        warnings.simplefilter("always", package.PullWarning)
         package.pull(REPO)
     error = refused.value
     shown += "".join(traceback.format_exception(error)) + repr(error)
+    shown += "".join(str(one.message) for one in told)
     if what != "names a file so":  # that is the server's own word, which it had from nobody
         assert TOKEN not in shown
     assert set(evil.tokens) == {TOKEN}  # it was sent: to the one host that it is for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 
@@ -20,11 +21,14 @@ from quantmint.registry.manifest.types import FileEntry
 from quantmint.registry.pull.choose import (
     KEPT,
     Choice,
+    NoChoiceError,
+    NoVariantError,
     Wishes,
     choose,
     memory_of,
 )
-from quantmint.registry.pull.header import shape_of
+from quantmint.registry.pull.fitting import Device, Load, fit_layers
+from quantmint.registry.pull.header import Shape, shape_of
 from quantmint.registry.pull.offers import Offer
 from quantmint.registry.pull.places import File, check_name
 from quantmint.registry.pull.reference import Reference, parse_reference
@@ -151,6 +155,91 @@ def test_a_gpu_and_the_memory_hold_together_what_neither_holds() -> None:
     less = choose(OFFERS, this(2 * GIB, 4, Gpu("A GPU", 2 * GIB)), Wishes()).taken
     assert less.offer.variant == "Q4_K_M"
     assert taken(choose(OFFERS, this(3 * GIB), Wishes())) == "Q4_K_M"
+
+
+def test_the_cpu_says_nothing_of_a_gpu_that_was_not_measured() -> None:
+    slow = [offer(n, kernels=(kernel(n, SPEED[n] / 10),)) for n in NAMES]  # Q8_0: 1 token/s
+    assert taken(choose(slow, this(), Wishes(min_speed=2))) == "Q2_K"
+    choice = choose(slow, this(64 * GIB, 4, Gpu("A GPU", 24 * GIB)), Wishes(min_speed=2))
+    assert (choice.taken.offer.variant, choice.taken.on) == ("Q8_0", "A GPU")
+    assert choice.taken.speed is None
+    assert any("no speed was measured" in note for note in choice.notes)
+    # Measured, and too slow: then it is known.
+    rows = {n: (kernel(n, 1.0, kind="cuda", gpu="A GPU"),) for n in NAMES}
+    with pytest.raises(UserError, match="nothing that fits reaches 2 tokens/s"):
+        choose([offer(n, kernels=rows[n]) for n in NAMES],
+               this(64 * GIB, 4, Gpu("A GPU", 24 * GIB)), Wishes(min_speed=2))  # fmt: skip
+
+
+def test_a_part_on_a_gpu_is_judged_by_what_stays_with_the_cpu() -> None:
+    slow = [offer(n, kernels=(kernel(n, SPEED[n] / 10),)) for n in NAMES]
+    # Three quarters of Q8_0 fit on the GPU: four times the CPU's 1 token/s at best.
+    partly = this(64 * GIB, 4, Gpu("A GPU", 4 * GIB))
+    choice = choose(slow[:1], partly, Wishes(min_speed=3))
+    assert choice.taken.on == "A GPU and CPU"
+    assert choice.taken.speed is not None
+    assert choice.taken.speed.rate == 1.0
+    assert 3 < choice.taken.speed.most < 6
+    with pytest.raises(UserError, match="nothing that fits reaches 8 tokens/s"):
+        choose(slow[:1], partly, Wishes(min_speed=8))
+
+
+def test_all_gpus_count() -> None:
+    pair = (Gpu("A GPU", 3 * GIB), Gpu("A GPU", 3 * GIB))
+    one = choose(OFFERS, this(2 * GIB, 4, pair[0]), Wishes()).taken
+    assert (one.offer.variant, one.on) == ("Q4_K_M", "A GPU")
+    both = choose(OFFERS, this(2 * GIB, 4, *pair), Wishes()).taken
+    assert (both.offer.variant, both.on) == ("Q8_0", "2 x A GPU")
+    mixed = choose(OFFERS, this(2 * GIB, 4, pair[0], Gpu("B", 4 * GIB)), Wishes()).taken
+    assert (mixed.offer.variant, mixed.on) == ("Q8_0", "B + A GPU")
+    # One that has no room but for the buffers takes nothing.
+    tiny = choose(OFFERS, this(2 * GIB, 4, pair[0], Gpu("B", 600 << 20)), Wishes()).taken
+    assert tiny.offer.variant == "Q4_K_M"
+
+
+def test_several_gpus_are_as_fast_as_their_slowest() -> None:
+    rows = (kernel("Q8_0", 90.0, kind="cuda", gpu="Fast"),
+            kernel("Q8_0", 20.0, kind="cuda", gpu="Slow"))  # fmt: skip
+    both = this(2 * GIB, 4, Gpu("Fast", 3 * GIB), Gpu("Slow", 3 * GIB))
+    found = choose([offer("Q8_0", kernels=rows)], both, Wishes()).taken.speed
+    assert found is not None
+    assert found.rate == 20.0
+    assert choose([offer("Q8_0", kernels=rows[:1])], both, Wishes()).taken.speed is None
+
+
+@given(st.floats(0.5, 1), st.lists(st.integers(GIB, 24 * GIB), min_size=1, max_size=4),
+       st.integers(1, 64))  # fmt: skip
+@settings(max_examples=300, deadline=None)
+def test_what_is_said_to_fit_on_gpus_is_put_there_whole(
+    share: float, memories: list[int], layers: int
+) -> None:
+    """The choice before the download, and the layers that `run` puts on GPUs, are of one mind."""
+    shape = Shape(cache=0, layers=layers, compute=64 << 20, trained=None)
+    gpus = [Gpu(f"{n}", memory) for n, memory in enumerate(memories)]
+    size = round(share * sum(memories))
+    try:
+        choice = choose((bare("Q8_0", size),), this(1 << 20, 4, *gpus), Wishes(), shape)
+    except UserError:
+        return
+    if "CPU" in choice.taken.on:
+        return
+    weights = -(-size // layers)
+    load = Load(blocks=(weights,) * layers, output=0, compute=shape.compute + 2 * 512 * 4096,
+                largest=0)  # fmt: skip
+    fit = fit_layers(load, [Device(g.name, "", g.memory, g.memory) for g in gpus])
+    assert fit.is_whole
+
+
+def test_a_refusal_carries_the_table() -> None:
+    for wishes, memory in ((Wishes(min_speed=100), 64 * GIB), (Wishes(), GIB // 2),
+                           (Wishes(variant="Q9"), 64 * GIB)):  # fmt: skip
+        with pytest.raises(NoChoiceError) as refused:
+            choose(OFFERS, this(memory), wishes)
+        error = pickle.loads(pickle.dumps(refused.value))
+        assert [row.offer.variant for row in error.candidates] == list(NAMES)
+        assert all(row.why for row in error.candidates)
+        assert error.machine.memory == memory
+    assert isinstance(error, NoVariantError)
 
 
 def test_nothing_fits_and_what_would() -> None:

@@ -15,8 +15,10 @@ from quantmint.native import serving as mint
 from quantmint.native.at_hand import GPU_KINDS, gpu_kernels, library_at_hand
 from quantmint.native.matrix import Kernel, kernel_named, matrix
 from quantmint.native.pin import current_pin
-from quantmint.registry import devices, talking
+from quantmint.registry import devices, gguf, talking
 from quantmint.registry.pull.fitting import Device, Fit
+from quantmint.registry.pull.header import shape_of
+from quantmint.registry.runtime import passed_on
 from quantmint.registry.store import Store
 from quantmint.registry.trees import TreeFile, checkout, put_tree
 
@@ -104,6 +106,24 @@ def test_fewer_layers_where_the_gpu_refuses(
 
 def _broken(_: dict[str, Any]) -> str:
     raise ValueError("broken")
+
+
+@pytest.mark.parametrize("context", [4096, 65536, 1 << 26])
+def test_the_bound_of_the_memory_leaves_room_for_the_cache(model: Path, context: int) -> None:
+    """What `pull` says to fit at a context may be mapped by the process that runs it."""
+    header = gguf.read(model)
+    needed = model.stat().st_size + shape_of(header).beside_weights(context)
+    bound = talking.memory_bound(request(model, context=context))
+    assert needed + (16 << 30) <= bound <= needed + (17 << 30)
+
+
+def test_the_process_gets_what_gpus_need_and_no_secret() -> None:
+    given = {"LD_LIBRARY_PATH": "/opt/cuda/lib64", "OMP_NUM_THREADS": "2", "PATH": "/bin",
+             "GGML_VK_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "1", "ZE_AFFINITY_MASK": "0",
+             "HSA_OVERRIDE_GFX_VERSION": "10.3.0", "ROCR_VISIBLE_DEVICES": "0"}  # fmt: skip
+    secret = {"HF_TOKEN": "x", "HTTPS_PROXY": "http://u:x@h", "LLAMA_API_KEY": "x",
+              "AWS_SECRET_ACCESS_KEY": "x", "LLAMA_ARG_HF_TOKEN": "x"}  # fmt: skip
+    assert passed_on(given | secret) == given
 
 
 def put_bundle(store: Store, kernel: Kernel, *, pin: str = "", mark: bytes = b"") -> Path:
