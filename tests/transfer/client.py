@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -50,6 +51,8 @@ def main(asked: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    # Where the tests were started in the background, an interrupt is ignored unless we ask for it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main(json.loads(sys.argv[1]))
     except QuantmintError as error:
