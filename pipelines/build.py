@@ -12,13 +12,14 @@ import dagster as dg
 from quantmint.assets.assay import record as assay_record
 from quantmint.assets.conversion.checks import CHECKS
 from quantmint.assets.graph.assay import REPORT, needs_reference
-from quantmint.assets.graph.line import BUILD_TAG, Line, kernel_key
+from quantmint.assets.graph.line import BUILD_TAG, MODEL_TAG, Line, kernel_key
 from quantmint.assets.graph.upstream import look_at, tell
 from quantmint.assets.regression import accept_records
 from quantmint.errors import UserError, nearest
 from quantmint.home import Home, find_home
 from quantmint.native.kernels import reference_kernel
 from quantmint.pipelines.assembly import build_definitions, line_of
+from quantmint.pipelines.busy import building
 from quantmint.pipelines.instance import open_instance
 from quantmint.pipelines.reaper import reap
 from quantmint.pipelines.running import CheckRefused, run_assets
@@ -81,12 +82,12 @@ def build_model(model: Model, wish: Wish = WHOLE) -> Built:
     line = line_of(model)
     wanted = wanted_keys(line, wish.variants)
     made: dict[str, str] = {}
-    with open_instance(home) as instance:
+    with building(home, line.recipe.model), open_instance(home) as instance:
         reap(instance)
         defs = build_definitions([model])
         tell(instance, look_at(line, remote=wish.refresh))
         asked = _asked(instance, store, line, wanted, wish)
-        tags: dict[str, str] = {}
+        tags = {MODEL_TAG: line.recipe.model}
         refused = ""
         for _ in range(MOST_PASSES):
             late = {k: r for k, r in stale(defs, instance, store, {}).items() if k in wanted}
@@ -101,7 +102,7 @@ def build_model(model: Model, wish: Wish = WHOLE) -> Built:
             except CheckRefused as error:  # the checks' own reasons are in the table of variants
                 refused = _fp16_said(instance, line) or str(error)
                 continue
-            tags = tags or {BUILD_TAG: run}
+            tags.setdefault(BUILD_TAG, run)
         rows = _rows(instance, store, line, wanted)
         if not refused:
             restore_links(home, store, line, rows)

@@ -22,6 +22,7 @@ from quantmint.files import digest_of, write_whole
 from quantmint.home import Home
 from quantmint.pipelines.assembly import build_definitions, line_of
 from quantmint.pipelines.build import wanted_keys
+from quantmint.pipelines.busy import is_building
 from quantmint.pipelines.reaper import UNFINISHED
 from quantmint.pipelines.reasons import some
 from quantmint.pipelines.spec import Model, load_model
@@ -29,6 +30,7 @@ from quantmint.pipelines.stale import Reason, last_of, stale
 from quantmint.registry.store import Store
 
 CHANGE_TAG: Final = "quantmint/change"
+ASKED_TAG: Final = "quantmint/asked"
 # Seconds until a failed look is tried again: doubled each time, an hour at most.
 FIRST_WAIT: Final = 60.0
 LONGEST_WAIT: Final = 3600.0
@@ -48,15 +50,14 @@ def take_turn(
 ) -> dg.RunRequest | dg.SkipReason:
     """Look at a model's upstreams; ask for a run if anything is out of date.
 
-    A run is asked for once for each state of upstreams and arguments, whatever becomes of it.
-    While a run of the model is unfinished, nothing is asked for.
+    A run is asked for once for each change of upstreams and arguments, whatever becomes of it;
+    a state that comes back is another change, and so are bytes that were lost since. While a run
+    of the model is unfinished, or a command builds it, nothing is asked for.
     """
     line = line_of(model)
-    if _edited(model):
-        return dg.SkipReason(f"{model.file.name} was edited: reload the definitions first")
-    busy = unfinished_run(instance, line)
-    if busy is not None:
-        return dg.SkipReason(f"run {busy[:8]} of {model.spec.model} is not finished")
+    why = _not_now(instance, home, model, line)
+    if why is not None:
+        return dg.SkipReason(why)
     try:
         news = tell(instance, look_at(line, remote=True))
     except SourceError as error:
@@ -68,19 +69,45 @@ def take_turn(
     if not late:
         seen = "nothing that counts changed" if news else "nothing changed"
         return dg.SkipReason(f"{seen}: every asset of {model.spec.model} is up to date")
-    change = _state(defs, instance, wanted)
-    before = instance.get_runs(filters=dg.RunsFilter(tags={CHANGE_TAG: change}), limit=1)
-    if before:
-        run = before[0]
+    return _ask(instance, model.spec.model, _state(defs, instance, wanted), late)
+
+
+def _not_now(instance: dg.DagsterInstance, home: Home, model: Model, line: Line) -> str | None:
+    """Return why nothing is looked at now, or None."""
+    name = model.spec.model
+    if _edited(model):
+        return f"{model.file.name} was edited: reload the definitions first"
+    busy = unfinished_run(instance, line)
+    if busy is not None:
+        return f"run {busy[:8]} of {name} is not finished"
+    return f"a command builds {name}" if is_building(home, name) else None
+
+
+def _ask(
+    instance: dg.DagsterInstance, model: str, change: str, late: Mapping[dg.AssetKey, Reason]
+) -> dg.RunRequest | dg.SkipReason:
+    """Ask for a run of what is late, unless one was started for this very change."""
+    asked = digest_of(sorted(key.to_user_string() for key in late))[:32]
+    run = _last_refresh(instance, model)
+    known = run is not None and run.tags[CHANGE_TAG] == change
+    # What is late after a run that succeeded was lost since, unless it is all that it was to make.
+    if run is not None and known and (not run.is_success or run.tags.get(ASKED_TAG) == asked):
         return dg.SkipReason(
             f"run {run.run_id[:8]} was started for this change and is {run.status.value}: "
-            f"{_said(late)}; re-execute it, or: quantmint build {model.spec.model}"
+            f"{_said(late)}; re-execute it, or: quantmint build {model}"
         )
+    after = run.run_id[:8] if run is not None else "first"
     return dg.RunRequest(
-        run_key=f"{model.spec.model}-{change}",
+        run_key=f"{model}-{change}-{after}",
         asset_selection=list(late),
-        tags={MODEL_TAG: model.spec.model, CHANGE_TAG: change},
+        tags={MODEL_TAG: model, CHANGE_TAG: change, ASKED_TAG: asked},
     )
+
+
+def _last_refresh(instance: dg.DagsterInstance, model: str) -> dg.DagsterRun | None:
+    """Return the newest run that was started for a change of the model."""
+    runs = instance.get_runs(filters=dg.RunsFilter(tags={MODEL_TAG: model}))
+    return next((run for run in runs if CHANGE_TAG in run.tags), None)
 
 
 def unfinished_run(instance: dg.DagsterInstance, line: Line) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from quantmint.assets.graph.line import Line, last_metadata
+from quantmint.assets.graph.line import MODEL_TAG, Line, last_metadata
 from quantmint.assets.graph.release import RELEASE
 from quantmint.assets.graph.releasing import read_inputs
 from quantmint.assets.graph.upstream import local_looks
@@ -91,7 +91,8 @@ def release_model(model: Model, order: Order) -> Mapping[str, Any]:
         key = line.key(RELEASE)
         config = {"config": {"to": place, "private": order.private}}
         try:
-            run_assets(defs, instance, [key], ops={key.to_python_identifier(): config})
+            ops = {key.to_python_identifier(): config}
+            run_assets(defs, instance, [key], ops=ops, tags={MODEL_TAG: line.recipe.model})
         except CheckRefused as error:
             raise BugError(f"a check stands on the release itself: {error}") from None
         found = last_metadata(instance, key)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from quantmint.assets.mint import Mint
 from quantmint.assets.progress import bytes_in, growing
@@ -21,6 +21,8 @@ from quantmint.registry.store import Blob
 from quantmint.registry.trees import TreeFile, check_path, put_tree
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
+# Seconds without a word from the Hub; its client by itself waits for ever.
+PATIENCE: Final = 20.0
 Kind = Literal["model", "dataset"]
 
 
@@ -72,7 +74,7 @@ def resolve(repo: str, revision: str, *, kind: Kind = "model") -> Commit:
     with _explained(repo, revision):
         api = HfApi(endpoint=endpoint())
         ask = api.dataset_info if kind == "dataset" else api.model_info
-        info = ask(repo, revision=revision, files_metadata=True)
+        info = ask(repo, revision=revision, files_metadata=True, timeout=PATIENCE)
     if info.sha is None:
         raise SourceError(f"the Hub names no commit for {repo}@{revision}")
     files = tuple(

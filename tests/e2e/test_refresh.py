@@ -8,14 +8,16 @@ import dagster as dg
 import pytest
 
 from changing import Changing
-from quantmint.assets.graph.line import MODEL_TAG
+from quantmint.assets.graph.line import MODEL_TAG, last_metadata
 from quantmint.assets.graph.order import ORDER, Order
 from quantmint.native.kernels import host_kernel
 from quantmint.pipelines.assembly import build_definitions
 from quantmint.pipelines.automation import automation
+from quantmint.pipelines.busy import building
 from quantmint.pipelines.instance import open_instance
 from quantmint.pipelines.refresh import CHANGE_TAG, pending, take_turn
 from quantmint.pipelines.spec import Model, load_model
+from quantmint.registry.store import Store
 
 pytestmark = pytest.mark.e2e
 
@@ -103,6 +105,47 @@ def test_one_change_starts_one_run(
     here.commit()
     assert "fp16_gguf" in turn(instance, here, model)  # another change is another run
     assert instance.get_runs_count(dg.RunsFilter(tags={CHANGE_TAG: asked.tags[CHANGE_TAG]})) == 1
+
+
+def test_a_build_at_the_keyboard_is_no_time_for_another(
+    here: Changing, instance: dg.DagsterInstance, model: Model
+) -> None:
+    (here.checkpoint / "added_tokens.json").write_text('{"<|placeholder1|>": 32001}')
+    here.commit()
+    with building(here.home, "mini"), building(here.home, "mini"):
+        assert turn(instance, here, model) == "a command builds mini"
+    assert "fp16_gguf" in turn(instance, here, model)
+    assert {run.tags.get(MODEL_TAG) for run in instance.get_runs()} == {"mini"}
+
+
+def test_a_state_that_comes_back_and_lost_bytes_start_a_run_too(
+    here: Changing, instance: dg.DagsterInstance, model: Model
+) -> None:
+    added = here.checkpoint / "added_tokens.json"
+    first = added.read_bytes() if added.exists() else None
+    added.write_text('{"<|placeholder1|>": 32001}')
+    here.commit()
+    start(instance, model, dg.DagsterRunStatus.SUCCESS)
+    # Nothing came of it: it is not asked for a second time.
+    assert "was started for this change and is SUCCESS" in turn(instance, here, model)
+    assert here.run("build", here.file, "--refresh").code == 0
+    assert "up to date" in turn(instance, here, model)
+    added.unlink() if first is None else added.write_bytes(first)
+    here.commit()
+    start(instance, model, dg.DagsterRunStatus.SUCCESS)
+    assert here.run("build", here.file, "--refresh").code == 0
+    added.write_text('{"<|placeholder1|>": 32001}')
+    here.commit()
+    assert "source_weights" in turn(instance, here, model)
+    start(instance, model, dg.DagsterRunStatus.SUCCESS)
+    assert here.run("build", here.file, "--refresh").code == 0
+    store = Store(here.home.store)
+    made = last_metadata(instance, dg.AssetKey(["mini", "Q8_0"]))
+    assert made is not None
+    path = store.path(str(made["sha256"]))
+    path.parent.chmod(0o755)
+    path.unlink()
+    assert turn(instance, here, model) == "Q8_0"
 
 
 def test_an_edited_model_file_waits_for_the_definitions(

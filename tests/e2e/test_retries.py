@@ -2,7 +2,9 @@
 
 # No postponed annotations here: Dagster reads the type of `context` when an op is defined.
 
+import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -156,6 +158,17 @@ def test_a_hub_that_is_down_may_come_back(monkeypatch: pytest.MonkeyPatch) -> No
         hub.resolve("my-org/model", "main")
     assert caught.value.retryable
     assert published(url).retryable
+
+
+def test_a_hub_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "PATIENCE", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        with pytest.raises(SourceError) as caught:
+            hub.resolve("my-org/model", "main")
+    assert caught.value.retryable
+    assert time.monotonic() - began < 30
 
 
 def published(url: str) -> QuantmintError:
