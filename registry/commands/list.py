@@ -32,7 +32,7 @@ def list_(*, as_json: bool) -> None:
         click.echo(json.dumps([_facts(*row, policy) for row in rows], indent=2))
     elif rows:
         lines = [
-            [f"{kept.model}:{variant}", kept.label, human_bytes(_size(kept, variant)),
+            [f"{kept.title}:{variant}", kept.label, human_bytes(_size(kept, variant)),
              _trust(kept, variant, policy), kept.place]
             for kept, variant, _ in rows
         ]  # fmt: skip
@@ -43,8 +43,9 @@ def list_(*, as_json: bool) -> None:
 
 def _facts(kept: Kept, variant: str, path: str | None, policy: Policy) -> dict[str, object]:
     return {
-        "model": kept.model, "variant": variant, "release": kept.number, "commit": kept.commit,
-        "place": kept.place, "signer": kept.signer, "pulled": kept.pulled or None,
+        "ref": f"{kept.title}:{variant}", "model": kept.model, "variant": variant,
+        "release": kept.number, "commit": kept.commit, "place": kept.place,
+        "signer": kept.signer, "pulled": kept.pulled or None,
         "size": _size(kept, variant), "sha256": [blob.sha256 for blob in kept.files(variant)],
         "path": path, "withdrawn": _is_withdrawn(kept, variant, policy),
     }  # fmt: skip

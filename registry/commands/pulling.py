@@ -70,7 +70,7 @@ def complete_here(_ctx: click.Context, _param: click.Parameter, incomplete: str)
         rows = all_kept(Store(find_home().store))
     except (QuantmintError, OSError):
         return []
-    found = {f"{kept.model}:{variant}" for kept in rows for variant in kept.variants}
+    found = {f"{kept.title}:{variant}" for kept in rows for variant in kept.variants}
     return sorted(name for name in found if name.startswith(incomplete))
 
 
@@ -144,6 +144,7 @@ def ready(ref: str, wished: Wished) -> Ready:
     from quantmint.registry import gguf
     from quantmint.registry.pull.engine import Puller
     from quantmint.registry.pull.header import number
+    from quantmint.registry.pull.local import AmbiguousError
     from quantmint.registry.pull.told import bar_for_people, from_where
 
     request = request_of(ref, wished)
@@ -151,6 +152,8 @@ def ready(ref: str, wished: Wished) -> Ready:
     puller = Puller(find_home(), progress=bar)
     try:
         resolved = puller.resolve_here(request)
+    except AmbiguousError:
+        raise
     except UserError:
         resolved = puller.resolve(request)
         for warning in resolved.warnings:
