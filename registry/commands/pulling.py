@@ -64,13 +64,14 @@ def run_options(command: F) -> F:
 def complete_here(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Return the models on this machine that a shell may offer; nothing where that fails."""
     from quantmint.registry.pull.kept import all_kept
+    from quantmint.registry.pull.local import called
     from quantmint.registry.store import Store
 
     try:
         rows = all_kept(Store(find_home().store))
     except (QuantmintError, OSError):
         return []
-    found = {f"{kept.title}:{variant}" for kept in rows for variant in kept.variants}
+    found = {f"{called(kept, rows)}:{variant}" for kept in rows for variant in kept.variants}
     return sorted(name for name in found if name.startswith(incomplete))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantmint.errors import IntegrityError, UserError
@@ -89,6 +90,12 @@ def matching(store: Store, reference: Reference) -> list[Kept]:
     if reference.kind == "model":
         found = _of_one_source(found, reference)
     return sorted(found, key=lambda kept: (kept.number or 0, kept.pulled))
+
+
+def called(kept: Kept, rows: Sequence[Kept]) -> str:
+    """Return by which name a person means one of all that is kept here."""
+    twins = {each.source for each in rows if each.signer and each.model == kept.model}
+    return kept.source if kept.signer and len(twins) > 1 else kept.title
 
 
 def _named(store: Store, reference: Reference) -> list[Kept]:

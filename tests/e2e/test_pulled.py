@@ -205,6 +205,23 @@ def test_a_short_name_is_the_signed_ones(shop: Shop, quantmint: Quantmint) -> No
     assert (again.path.exists(), other.path.exists()) == (False, True)
 
 
+def test_two_publishers_of_one_name(shop: Shop, quantmint: Quantmint) -> None:
+    shop.publish(1, shop.publisher.files(1, {"Q8_0": model_bytes()}))
+    shop.pull()
+    other = Publisher(shop.base / "other")
+    TrustRoot(shop.home.keys).trust(other.key.public, ("other/*",))
+    root = shop.base / "elsewhere" / "Phi-3-nano-GGUF"
+    files = other.files(1, {"Q4_0": model_bytes((9,))}, publisher="other", repository=None)
+    to_folder(root, files, "v1", shop.base / "work-of-other")
+    shop.pull(f"file:{root}")
+    rows = json.loads(quantmint("list", "--json").out)
+    assert {row["ref"] for row in rows} == {f"{OWNER}/{MODEL}:Q8_0", f"other/{MODEL}:Q4_0"}
+    ran = quantmint("rm", MODEL)
+    assert (ran.code, f"it may be {OWNER}/{MODEL}, other/{MODEL}" in ran.err) == (2, True)
+    assert quantmint("rm", f"other/{MODEL}:Q4_0").code == 0
+    assert [row["ref"] for row in json.loads(quantmint("list", "--json").out)] == [f"{MODEL}:Q8_0"]
+
+
 def test_an_unsigned_folder_replaces_no_signed_file(shop: Shop) -> None:
     shop.publish(1, shop.publisher.files(1, {"Q8_0": model_bytes()}))
     signed = shop.pull()
