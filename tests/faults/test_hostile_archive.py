@@ -40,6 +40,7 @@ class Scene:
 
     def __init__(self, home: Home, base: Path) -> None:
         self.home, self.base = home, base
+        self.made: dict[str, dict[str, bytes]] = {}
         self.publisher = Publisher(base / "publisher")
         TrustRoot(home.keys).trust(self.publisher.key.public, (f"{OWNER}/*",))
         self.store = Store(home.store).open()
@@ -58,7 +59,11 @@ class Scene:
 
     def release(self, who: Publisher, data: bytes, place: str = HUB, **own: object) -> Path:
         """Return an archive of a release with its manifest."""
-        files = who.files(1, {"Q8_0": data}, **own)  # type: ignore[arg-type]
+        # Once for each publisher: a manifest that is made again has another date.
+        key = who.base.name + str(own)
+        if key not in self.made:
+            self.made[key] = who.files(1, {"Q8_0": data}, **own)  # type: ignore[arg-type]
+        files = self.made[key]
         names = [n for n in files if n.startswith(("quantmint.", "tensors/", TITLE))]
 
         def kept(store: Store) -> Kept:
