@@ -15,7 +15,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -85,10 +85,24 @@ def collect(store: Store, policy: Policy, *, model_folders: Sequence[Path] = ())
         with full_disk_explained(store.root):
             return _Collection(store, policy, model_folders).run()
     except PermissionError as error:
-        raise UserError(
-            f"{error.filename}: {error.strerror}; who can't read everything can't collect",
-            mend="run it as the user who owns the store",
-        ) from error
+        raise _no_right(error) from error
+
+
+def free(store: Store, digests: Iterable[str], *, model_folders: Sequence[Path] = ()) -> Report:
+    """Remove those of some objects, however young, that nothing needs any more; nothing else.
+
+    They are what a reference named that was just removed. Who put one of them again meanwhile, or
+    found it, has pinned it.
+
+    Raises:
+        IntegrityError, UserError: see `collect`; objects may be left, which it removes later.
+    """
+    try:
+        with full_disk_explained(store.root):
+            policy = Policy(unnamed_age=0.0, action_age=None)
+            return _Collection(store, policy, model_folders).free(sorted(set(digests)))
+    except PermissionError as error:
+        raise _no_right(error) from error
 
 
 class _Collection:
@@ -104,7 +118,7 @@ class _Collection:
         self._marks.update()
         expired = self._marks.expired_records()
         self._report.records = [path.stem for path in expired]
-        doomed = self._look()
+        doomed = self._look(self._store.blobs())
         folders = self._dead_folders({item.sha256 for item in doomed})
         if self._policy.dry_run:
             self._report.removed, self._report.folders = doomed, folders
@@ -113,14 +127,25 @@ class _Collection:
             return self._report
         for path in expired:
             path.unlink(missing_ok=True)
-        self._name = self._collector_name()
-        rows = chain[_Row]((("tree", s) for s in folders), (("object", i.sha256) for i in doomed))
-        while batch := list(islice(rows, _BATCH)):
-            self._remove(self._move_out(batch))
+        self._take(chain[_Row]((("tree", s) for s in folders), self._rows(doomed)))
         for folder in (*self._folders, self._store.actions, self._store.refs):
             self._report.temporaries += sweep_temporaries(folder)
         self._report.partials = self._partials()
         return self._report
+
+    def free(self, digests: Sequence[str]) -> Report:
+        self._marks.update()
+        self._take(self._rows(self._look(map(self._store.path, digests))))
+        return self._report
+
+    @staticmethod
+    def _rows(doomed: Sequence[Item]) -> Iterator[_Row]:
+        return (("object", item.sha256) for item in doomed)
+
+    def _take(self, rows: Iterator[_Row]) -> None:
+        self._name = self._collector_name()
+        while batch := list(islice(rows, _BATCH)):
+            self._remove(self._move_out(batch))
 
     def _partials(self) -> list[Path]:
         """Remove (dry: find) the transfers that nobody goes on with, and count their bytes."""
@@ -140,10 +165,10 @@ class _Collection:
         except OSError:
             return secrets.token_hex(8)
 
-    def _look(self) -> list[Item]:
+    def _look(self, paths: Iterable[Path]) -> list[Item]:
         """Sort the objects into those to keep, with the reason, and those to remove."""
         doomed: list[Item] = []
-        for path in self._store.blobs():
+        for path in paths:
             found = _regular(path)
             if found is None:
                 continue
@@ -210,6 +235,13 @@ class _Collection:
         """Return how many bytes go with the last name of a file."""
         found = _regular(path)
         return found.st_blocks * 512 if found is not None and found.st_nlink == 1 else 0
+
+
+def _no_right(error: PermissionError) -> UserError:
+    return UserError(
+        f"{error.filename}: {error.strerror}; who can't read everything can't collect",
+        mend="run it as the user who owns the store",
+    )
 
 
 def _regular(path: Path) -> os.stat_result | None:

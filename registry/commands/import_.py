@@ -25,8 +25,9 @@ def import_(*, file: Path, strict: bool, release: int | None, as_json: bool) -> 
     if as_json:
         click.echo(
             json.dumps(
-                {"model": kept.model, "release": kept.number, "signer": kept.signer,
-                 "variants": list(kept.variants), "paths": [str(path) for path in came.paths]},
+                {"ref": kept.title, "model": kept.model, "release": kept.number,
+                 "signer": kept.signer, "variants": list(kept.variants),
+                 "paths": [str(path) for path in came.paths]},
                 indent=2,
             )
         )  # fmt: skip

@@ -9,6 +9,7 @@ import click
 from quantmint.files import human_bytes
 from quantmint.home import find_home
 from quantmint.registry.pull.kept import Kept, all_kept
+from quantmint.registry.pull.local import called
 from quantmint.registry.pull.placing import placed_files
 from quantmint.registry.store import Store
 from quantmint.registry.text import table
@@ -24,27 +25,32 @@ def list_(*, as_json: bool) -> None:
     store = Store(home.store)
     policy = TrustRoot(home.keys).policy()
     rows = []
-    for kept in all_kept(store) if home.store.is_dir() else []:
+    everything = all_kept(store) if home.store.is_dir() else []
+    for kept in everything:
         for variant in kept.variants:
             placed = placed_files(store, home, kept, variant)
-            rows.append((kept, variant, str(placed[0]) if placed else None))
+            name = f"{called(kept, everything)}:{variant}"
+            rows.append((name, kept, variant, str(placed[0]) if placed else None))
     if as_json:
         click.echo(json.dumps([_facts(*row, policy) for row in rows], indent=2))
     elif rows:
         lines = [
-            [f"{kept.model}:{variant}", kept.label, human_bytes(_size(kept, variant)),
+            [name, kept.label, human_bytes(_size(kept, variant)),
              _trust(kept, variant, policy), kept.place]
-            for kept, variant, _ in rows
+            for name, kept, variant, _ in rows
         ]  # fmt: skip
         click.echo(table(["model", "release", "size", "trust", "from"], lines, right="  r"))
     else:
         click.echo("nothing yet; `quantmint pull REF` fetches a model", err=True)
 
 
-def _facts(kept: Kept, variant: str, path: str | None, policy: Policy) -> dict[str, object]:
+def _facts(
+    name: str, kept: Kept, variant: str, path: str | None, policy: Policy
+) -> dict[str, object]:
     return {
-        "model": kept.model, "variant": variant, "release": kept.number, "commit": kept.commit,
-        "place": kept.place, "signer": kept.signer, "pulled": kept.pulled or None,
+        "ref": name, "model": kept.model, "variant": variant,
+        "release": kept.number, "commit": kept.commit, "place": kept.place,
+        "signer": kept.signer, "pulled": kept.pulled or None,
         "size": _size(kept, variant), "sha256": [blob.sha256 for blob in kept.files(variant)],
         "path": path, "withdrawn": _is_withdrawn(kept, variant, policy),
     }  # fmt: skip

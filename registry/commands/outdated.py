@@ -50,7 +50,7 @@ def outdated(*, ref: str | None, built: bool, exit_code: bool, as_json: bool) ->
         click.echo(json.dumps([_facts(row) for row in rows], indent=2))
     elif rows:
         lines = [
-            [f"{row.kept.model}:{row.variant}", row.kept.label, row.newest or "-", row.change,
+            [f"{row.kept.title}:{row.variant}", row.kept.label, row.newest or "-", row.change,
              "-" if row.fetch is None else human_bytes(row.fetch), row.means]
             for row in rows
         ]  # fmt: skip

@@ -67,11 +67,12 @@ def complete_here(_ctx: click.Context, _param: click.Parameter, incomplete: str)
     Nothing where that fails.
     """
     from quantmint.registry.pull.kept import all_kept
+    from quantmint.registry.pull.local import called
     from quantmint.registry.store import Store
 
     try:
         rows = all_kept(Store(find_home().store))
-        found = {f"{kept.model}:{variant}" for kept in rows for variant in kept.variants}
+        found = {f"{called(kept, rows)}:{variant}" for kept in rows for variant in kept.variants}
         if incomplete.startswith(("hub:", "file:")):
             found |= {
                 f"{kept.place}:{variant}"

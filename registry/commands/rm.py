@@ -8,9 +8,11 @@ import sys
 
 import click
 
-from quantmint.errors import UserError
+from quantmint.errors import QuantmintError, UserError
+from quantmint.files import human_bytes
 from quantmint.home import Home, find_home
 from quantmint.registry.commands.pulling import complete_here
+from quantmint.registry.gc import free
 from quantmint.registry.pull import local
 from quantmint.registry.pull.kept import Kept
 from quantmint.registry.pull.placing import placed_files
@@ -23,9 +25,9 @@ from quantmint.registry.store import Store
 @click.argument("ref", shell_complete=complete_here)
 @click.option("--json", "as_json", is_flag=True, help="Print what was removed, for programs.")
 def rm(*, ref: str, as_json: bool) -> None:
-    """Remove a model that was pulled, or one variant of it.
+    """Remove a model that was pulled, or one variant of it, and free the disk.
 
-    `quantmint gc` then frees the disk, as far as nothing else needs the bytes.
+    What something else needs stays: another model, a running process, a file in the models folder.
     """
     home = find_home()
     store = Store(home.store).open()
@@ -39,25 +41,38 @@ def rm(*, ref: str, as_json: bool) -> None:
             else f"{reference} is not on this machine",
             mend="quantmint list",
         )
-    removed = []
+    removed, digests = [], set[str]()
     for kept in pulled:
         gone = [reference.variant] if reference.variant else list(kept.variants)
         if reference.kind == "digest":
             gone = [v for v in gone if any(b.sha256 == reference.name for b in kept.files(v))]
-        _remove(home, store, kept, gone)
+        digests |= _remove(home, store, kept, gone)
         for variant in gone:
             removed.append({"model": kept.model, "variant": variant, "release": kept.number,
                             "place": kept.place})  # fmt: skip
             if not as_json:
-                click.echo(f"removed {kept.model}:{variant} (release {kept.label}, {kept.place})")
+                click.echo(f"removed {kept.title}:{variant} (release {kept.label}, {kept.place})")
+    freed = _free(home, store, digests)
     if as_json:
         click.echo(json.dumps(removed, indent=2))
     elif sys.stderr.isatty():
-        click.echo("`quantmint gc` frees the disk", err=True)
+        click.echo(f"{human_bytes(freed)} freed", err=True)
 
 
-def _remove(home: Home, store: Store, kept: Kept, gone: list[str]) -> None:
-    """Remove the links first: killed in between, the same command finds the rest."""
+def _free(home: Home, store: Store, digests: set[str]) -> int:
+    """Free what no reference names any more; return the bytes. The model is removed already."""
+    try:
+        return free(store, digests, model_folders=[home.models]).freed
+    except QuantmintError as error:
+        click.echo(f"warning: the disk is not freed yet: {error.what}", err=True)
+        return 0
+
+
+def _remove(home: Home, store: Store, kept: Kept, gone: list[str]) -> set[str]:
+    """Remove the links first: killed in between, the same command finds the rest.
+
+    Return the digests of what the reference does not name any more.
+    """
     for variant in gone:
         for path in placed_files(store, home, kept, variant):
             path.unlink(missing_ok=True)
@@ -70,10 +85,11 @@ def _remove(home: Home, store: Store, kept: Kept, gone: list[str]) -> None:
     assert kept.ref is not None
     if not left:
         remove_ref(store, kept.model, kept.name, expected=kept.ref.revision)
-        return
+        return {blob.sha256 for blob in kept.objects.values()}
     dropped = {path for name in gone for path in kept.variants[name]}
     dropped |= {f"tensors/{name}.json" for name in gone}
     dropped -= {path for paths in left.values() for path in paths}
     objects = {path: blob for path, blob in kept.objects.items() if path not in dropped}
     body = {**kept.body, "variants": {name: list(paths) for name, paths in left.items()}}
     put_ref(store, kept.model, kept.name, objects, body=body, expected=kept.ref.revision)
+    return {kept.objects[path].sha256 for path in dropped if path in kept.objects}

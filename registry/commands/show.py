@@ -46,7 +46,7 @@ def show(*, ref: str, modelfile: bool, as_json: bool) -> None:
 
 
 def _print(home: Home, store: Store, kept: Kept, manifest: Manifest | None) -> None:
-    click.echo(f"{kept.model}  release {kept.label}  from {kept.place}")
+    click.echo(f"{kept.title}  release {kept.label}  from {kept.place}")
     click.echo(f"signed with key {kept.signer}" if kept.signer else "not signed by a trusted key")
     if manifest is not None:
         source = manifest.source

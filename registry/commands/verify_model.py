@@ -69,7 +69,7 @@ def _refuse(found: list[Checked], bits: int) -> None:
     again = f"pull {kept.place}" if kept.is_pulled else f"build {kept.model}"
     mend = f"rm what is corrupt, then: quantmint {again}"
     if bits == 2:
-        mend = f"quantmint keys list; quantmint outdated; or quantmint rm {kept.model}"
+        mend = f"quantmint keys list; quantmint outdated; or quantmint rm {kept.title}"
     raise IntegrityError(f"{len(bad)} of {len(found)} releases are not sound (bits {bits})",
                          mend=mend)  # fmt: skip
 
@@ -85,7 +85,7 @@ def _tell(one: Checked) -> None:
     state = f"{bad} fault{'s' if bad > 1 else ''}" if bad else "sound"
     names = ", ".join(kept.variants)
     click.echo(
-        f"{kept.model} release {kept.label} ({names}): {one.files}"
+        f"{kept.title} release {kept.label} ({names}): {one.files}"
         f" file{'s' if one.files != 1 else ''},"
         f" {human_bytes(one.size)}, {state}; {by}"
     )

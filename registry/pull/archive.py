@@ -30,6 +30,7 @@ from quantmint.files import (
 from quantmint.registry.manifest.release import ENVELOPE_FILE, MANIFEST_FILE
 from quantmint.registry.pull.kept import Kept, now_text
 from quantmint.registry.pull.places import LARGEST, check_name
+from quantmint.registry.pull.reference import check_commit, check_place
 from quantmint.registry.store import Blob, Store
 from quantmint.registry.strict_json import parse_canonical
 
@@ -176,7 +177,7 @@ def _kept(value: Any) -> Kept:  # noqa: ANN401
             raise ValueError(f"{len(objects)} files")
         variants = {}
         for name, paths in value["variants"].items():
-            names.check(names.VARIANT, name, "name of a variant")
+            names.check(names.ANY_VARIANT, name, "name of a variant")
             if not paths or any(path not in objects for path in paths):
                 raise ValueError(f"the files of {name}")
             variants[name] = tuple(paths)
@@ -185,8 +186,8 @@ def _kept(value: Any) -> Kept:  # noqa: ANN401
             raise ValueError("the release")
         return Kept(
             model=names.check(names.MODEL, value["model"], "model name"),
-            place=_line(value["place"]), commit=_line(value["commit"]), number=number,
-            identity=value["identity"] and _line(value["identity"]),
+            place=check_place(_line(value["place"])), commit=check_commit(value["commit"]),
+            number=number, identity=value["identity"] and _line(value["identity"]),
             pulled=now_text(), variants=variants, objects=objects,
         )  # fmt: skip
     except (ValueError, LookupError, TypeError, AttributeError, UserError) as error:

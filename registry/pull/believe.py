@@ -170,11 +170,11 @@ def _expect(place: Place, asked: Asked, plain: bytes) -> Expect:
     publisher of a folder's release is left open, so that nobody's impostor passes for a model
     that must be signed; that of a repository is bound to it by `_check_own`.
     """
-    publisher, model = _names_in(plain)
+    publisher, model = names_in(plain)
     return Expect(asked.model or model, None if place.owner is None else publisher, asked.release)
 
 
-def _names_in(plain: bytes) -> tuple[str, str]:
+def names_in(plain: bytes) -> tuple[str, str]:
     """Return the publisher and model that a manifest claims; not to be believed yet."""
     try:
         value = json.loads(plain)
@@ -199,7 +199,7 @@ def _check_own(place: Place, manifest: Manifest, asked: Asked, known: Sequence[s
     """Refuse a release that belongs to another place, or another model's where one was before."""
     own, owner = place.name.removeprefix("hub:"), place.owner
     if owner is not None:
-        home = manifest.repository or f"{manifest.publisher}/{own.rpartition('/')[2]}"
+        home = home_of(manifest, own)
         if home.casefold() != own.casefold():
             raise IntegrityError(
                 f"{own} serves the release of {home}: it is not its own",
@@ -255,6 +255,11 @@ def _withdrawn(
         gone = {digest: withdrawn[digest] for digest in own}
         raise release_withdrawn(manifest.identity, manifest.release, gone)
     return withdrawn, doubts
+
+
+def home_of(manifest: Manifest, repo: str) -> str:
+    """Return the repository that a release found in `repo` belongs to."""
+    return manifest.repository or f"{manifest.publisher}/{repo.rpartition('/')[2]}"
 
 
 def model_of(place: Place) -> str:

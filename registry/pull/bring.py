@@ -16,8 +16,10 @@ from quantmint.registry.manifest.release import (
     Manifest,
 )
 from quantmint.registry.pull import archive
-from quantmint.registry.pull.kept import Kept, keep
-from quantmint.registry.pull.placing import own_spot, put_files
+from quantmint.registry.pull.believe import home_of
+from quantmint.registry.pull.kept import Kept, all_kept, keep
+from quantmint.registry.pull.placing import own_spot, put_files, refuse_others
+from quantmint.registry.pull.reference import imported_place
 from quantmint.registry.pull.withdrawn import release_withdrawn
 from quantmint.registry.signing.envelope import open_envelope
 from quantmint.registry.signing.release import Expect, accept_release, unsigned_release
@@ -38,7 +40,8 @@ def bring(home: Home, path: Path, *, strict: bool = False, release: int | None =
     """Import an archive; no network is used. `release` names an older release on purpose.
 
     Raises:
-        UserError: there is no such file, or the disk is full.
+        UserError: there is no such file, the disk is full, or nobody vouches for it and another
+            such one was imported before.
         IntegrityError: it is damaged, altered, or not signed as the trust policy asks.
     """
     store, root = Store(home.store).open(), TrustRoot(home.keys)
@@ -55,6 +58,7 @@ def bring(home: Home, path: Path, *, strict: bool = False, release: int | None =
             came += archive.read_objects(file, store, kept, first)
             expect = Expect(kept.model, None, release)
             kept, warnings = _judged(store, kept, root, expect, strict=strict)
+            _refuse_twins(home, store, kept)
             rest = {blob.sha256 for blob in kept.objects.values()} - first
             came += archive.read_objects(file, store, kept, rest)
             archive.read_end(file)
@@ -68,6 +72,8 @@ def bring(home: Home, path: Path, *, strict: bool = False, release: int | None =
             raise
     kept = keep(store, kept)
     spot = own_spot(home, kept)
+    if kept.signer is None:
+        warnings = (*warnings, f"it is called {kept.title} here, and replaces nothing")
     paths_ = tuple(put_files(store, kept, variant, spot) for variant in kept.variants)
     return Imported(kept, paths_, warnings)
 
@@ -84,7 +90,7 @@ def _judged(
                 mend="export it again from a signed release",
             )
         said = f"{kept.place}: nobody vouches for it; its bytes are those that were exported"
-        return replace(kept, identity=None, number=None, signer=None), (said,)
+        return _apart(replace(kept, identity=None, number=None, signer=None)), (said,)
     if envelope is not None:
         data = store.read(envelope)
         verified = accept_release(root, data, expect=expect, strict=strict)
@@ -104,7 +110,39 @@ def _judged(
     found = replace(
         kept, number=manifest.release, identity=manifest.identity, signer=verified.signer
     )
-    return found, verified.warnings
+    _check_place(manifest, kept)
+    return _apart(found), verified.warnings
+
+
+def _apart(kept: Kept) -> Kept:
+    """Return an import under a place of its own, if nobody vouches for where it says it is from."""
+    if kept.signer is not None:
+        return kept
+    return replace(kept, place=imported_place(kept.place, kept.model))
+
+
+def _check_place(manifest: Manifest, kept: Kept) -> None:
+    """Refuse an archive that names another repository than its manifest's own."""
+    kind, _, own = kept.place.partition(":")
+    home = home_of(manifest, own)
+    if kind == "hub" and own.casefold() != home.casefold():
+        raise IntegrityError(f"the archive says that it is of {own}, and its manifest of {home}")
+
+
+def _refuse_twins(home: Home, store: Store, kept: Kept) -> None:
+    """Refuse what would replace another import, while nobody vouches for either."""
+    if kept.signer is not None:
+        return
+    for other in all_kept(store):
+        same = other.place == kept.place and other.signer is None
+        if same and any(other.objects.get(p, b) != b for p, b in kept.objects.items()):
+            raise UserError(
+                f"another archive that says it is {kept.title} was imported, and nobody vouches"
+                " for either",
+                mend=f"quantmint rm {kept.title}, then import this one",
+            )
+    for variant in kept.variants:
+        refuse_others(store, kept, variant, own_spot(home, kept))
 
 
 def _check_listed(manifest: Manifest, kept: Kept) -> None:

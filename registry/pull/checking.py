@@ -113,12 +113,12 @@ class Checker:
 
         Another file under such a name may be another release's, or of a later build of our own.
         """
-        folder = own_spot(self.home, kept).folder
+        spot = own_spot(self.home, kept)
         faults = []
         for variant, paths in kept.variants.items():
             ours = set(placed_files(self.store, self.home, kept, variant))
             for path, blob in zip(paths, kept.files(variant), strict=True):
-                at = folder / path.rpartition("/")[2]
+                at = spot.target(path)
                 may_differ = not kept.is_pulled or self._is_anothers(at, everything)
                 if at in ours or (at.is_file() and not may_differ):
                     faults += self._copy(at, blob)

@@ -255,6 +255,12 @@ def _named(rows: Sequence[Candidate], wishes: Wishes, machine: Machine) -> Choic
     found = next((row for row in rows if row.offer.variant == wishes.variant), None)
     if found is None:
         names = [row.offer.variant for row in rows]
+        several = [row.offer.variant for row in rows if row.offer.label == wishes.variant]
+        if several:
+            raise UserError(
+                f"{len(several)} files are {wishes.variant}: {', '.join(several)}",
+                mend=f"name one of these: --variant {several[0]}",
+            )
         raise NoVariantError(
             f"there is no variant {wishes.variant!r}{nearest(wishes.variant, names)}",
             mend="leave the variant out to have one chosen; --explain lists them",

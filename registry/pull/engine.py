@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quantmint.errors import UserError
@@ -26,6 +26,7 @@ from quantmint.registry.pull.placing import (
     own_spot,
     put_files,
     put_for_ollama,
+    refuse_others,
 )
 from quantmint.registry.pull.reference import Reference
 from quantmint.registry.store import Store
@@ -163,7 +164,10 @@ class Puller:
             mirrors=_mirrors(resolved.place, resolved.believed, request.mirrors),
         )  # fmt: skip
         got = get(resolved.place, resolved.believed, resolved.offer, how)
-        kept = keep(self.store, self._kept(resolved, got))
+        fresh = self._kept(resolved, got)
+        # Looked at while the reference still says what came before.
+        refuse_others(self.store, fresh, resolved.offer.variant, own_spot(self.home, fresh))
+        kept = keep(self.store, fresh)
         return self._place(request, resolved, kept, got)
 
     def resolve_here(self, request: Request) -> Resolved:
@@ -209,7 +213,10 @@ class Puller:
 
     def _place(self, request: Request, resolved: Resolved, kept: Kept, got: Got | None) -> Pulled:
         variant = resolved.offer.variant
-        path = put_files(self.store, kept, variant, own_spot(self.home, kept))
+        spot = own_spot(self.home, kept)
+        if got is not None:
+            spot = replace(spot, replaces="all")
+        path = put_files(self.store, kept, variant, spot)
         also = []
         if request.lm_studio:
             also.append(put_files(self.store, kept, variant, lm_studio_spot(kept)))
@@ -218,7 +225,7 @@ class Puller:
         if request.hub_cache:
             also += self._into_cache(request, kept, variant)
         if request.to is not None:
-            spot = Spot(request.to.expanduser().absolute(), is_ours=False)
+            spot = Spot(request.to.expanduser().absolute())
             path = put_files(self.store, kept, variant, spot)
         return Pulled(path=path, kept=kept, resolved=resolved, got=got, also=tuple(also))
 
@@ -243,8 +250,6 @@ def _wishes(request: Request) -> Wishes:
     Raises:
         UserError: two different variants are named.
     """
-    from dataclasses import replace
-
     wishes, named = request.wishes, request.reference.variant
     if named is None:
         return wishes

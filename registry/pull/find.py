@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from quantmint.errors import UserError
-from quantmint.registry.manifest.release import ENVELOPE_FILE, MANIFEST_FILE
+from quantmint.errors import IntegrityError, UserError
+from quantmint.registry.manifest.codec import MANIFEST_LIMIT
+from quantmint.registry.manifest.release import ENVELOPE_FILE, MANIFEST_FILE, PAYLOAD_TYPE
+from quantmint.registry.pull.believe import model_of, names_in
 from quantmint.registry.pull.folder import MAIN, PlainPlace, folder_place
 from quantmint.registry.pull.hub import hub_place, offline, require_online, search
 from quantmint.registry.pull.places import Listing, Place
 from quantmint.registry.pull.reference import Reference, parse_reference
+from quantmint.registry.signing.envelope import ENVELOPE_LIMIT, open_envelope
 
 REGISTRY: Final = "QUANTMINT_REGISTRY"
 _MOST_FOLDERS: Final = 1000
@@ -22,7 +25,8 @@ def find_place(reference: Reference, registry: str | None = None) -> Place:
     """Return the place that a reference leads to.
 
     A model's name is looked up in `registry`, else in `QUANTMINT_REGISTRY`: one or more of
-    `hub:OWNER`, `hub:OWNER/NAME` and `file:DIR`, the first that has it.
+    `hub:OWNER`, `hub:OWNER/NAME` and `file:DIR`, the first that has it: what a place's manifest
+    says of its model counts, not its name. Nothing is believed of it yet.
 
     Raises:
         UserError: there is no such place, or no registry is named.
@@ -31,12 +35,24 @@ def find_place(reference: Reference, registry: str | None = None) -> Place:
     if reference.kind == "hub":
         require_online(str(reference))
         return hub_place(reference.name)
+    if reference.kind == "import":
+        raise UserError(
+            f"{reference} is not here, or came in an archive: there is no place to ask",
+            mend="quantmint list; or import the archive",
+        )
     if reference.kind == "file":
         return folder_place(Path(reference.name))
     named = registries(registry)
+    refused = None  # it has the model's name, and says that it holds another: that is an error
     for each in named:
-        for place in _having(each, reference.name):
-            return place
+        places = list(_having(each, reference.name))
+        for place in places:
+            is_namesake = model_of(place) == reference.name
+            if (is_namesake and len(named) == len(places) == 1) or _holds(place, reference.name):
+                return place
+            refused = refused or (place if is_namesake else None)
+    if refused is not None:
+        return refused
     if not named:
         raise UserError(
             f"no registry is named in which {reference.name} could be looked up",
@@ -81,7 +97,7 @@ def listing_of(place: Place, reference: Reference) -> Listing:
 
 
 def _having(registry: str, model: str) -> Iterator[Place]:
-    """Yield the places of one registry that are named after the model."""
+    """Yield the places of one registry that may have the model: named after it, or by a person."""
     if registry.startswith("file:"):
         root = Path(registry.removeprefix("file:")).expanduser().absolute()
         if any((root / name).exists() for name in (MAIN, ENVELOPE_FILE, MANIFEST_FILE)):
@@ -100,6 +116,21 @@ def _having(registry: str, model: str) -> Iterator[Place]:
     parse_reference(f"hub:{word}/x")  # the owner's name follows the grammar
     for repo in search(word, model):
         yield hub_place(repo)
+
+
+def _holds(place: Place, model: str) -> bool:
+    """Return whether a place says that it holds a model; one that says nothing, by its name."""
+    listing = place.listing(None)
+    is_sealed = ENVELOPE_FILE in listing.files
+    if not is_sealed and MANIFEST_FILE not in listing.files:
+        return model_of(place) == model
+    name, limit = (ENVELOPE_FILE, ENVELOPE_LIMIT) if is_sealed else (MANIFEST_FILE, MANIFEST_LIMIT)
+    data = place.read(listing, name, limit)
+    try:
+        plain = open_envelope(data, PAYLOAD_TYPE).payload if is_sealed else data
+        return names_in(plain)[1] == model
+    except (IntegrityError, UserError):
+        return True  # who judges it says what is wrong with it
 
 
 def _all_of(registry: str) -> Iterator[Place]:

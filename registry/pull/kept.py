@@ -17,6 +17,8 @@ from quantmint.errors import IntegrityError
 from quantmint.registry.manifest.codec import from_bytes
 from quantmint.registry.manifest.release import ENVELOPE_FILE, MANIFEST_FILE, Manifest
 from quantmint.registry.manifest.types import time_text
+from quantmint.registry.pull.places import check_name
+from quantmint.registry.pull.reference import MADE_HERE, check_commit, check_place
 from quantmint.registry.refs import NONE_YET, Ref, list_refs, put_ref, read_ref
 from quantmint.registry.store import Blob, Store
 
@@ -51,6 +53,17 @@ class Kept:
             return self.ref.release
         what = f"{self.place}\n{self.number or self.commit}"
         return f"{KIND}.{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+
+    @property
+    def source(self) -> str:
+        """Whose it is: `publisher/model` where a trusted key says so, else its place."""
+        return self.identity if self.identity and self.signer else self.place
+
+    @property
+    def title(self) -> str:
+        """What people call it: the model where a trusted key vouches for that name, else its
+        place; `title:VARIANT` is a reference."""
+        return self.model if self.signer else self.place.removeprefix("hub:")
 
     @property
     def is_pulled(self) -> bool:
@@ -147,8 +160,10 @@ def parse_kept(ref: Ref) -> Kept | None:
         }
         if any(path not in ref.objects for paths in variants.values() for path in paths):
             raise ValueError("a variant without its file")
+        if not all(check_name(path) for paths in variants.values() for path in paths):
+            raise ValueError("the path of a file")
         return Kept(
-            model=ref.model, place=str(body["place"]), commit=str(body["commit"]),
+            model=ref.model, place=check_place(body["place"]), commit=check_commit(body["commit"]),
             number=None if number is None else int(number),
             identity=body["identity"] and str(body["identity"]),
             signer=body["signer"] and str(body["signer"]),
@@ -156,8 +171,9 @@ def parse_kept(ref: Ref) -> Kept | None:
         )  # fmt: skip
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise IntegrityError(
-            f"the reference {ref.model}/{ref.release} is damaged: {type(error).__name__}",
-            mend=f"quantmint rm {ref.model}, and pull it again",
+            f"the reference {ref.model}/{ref.release} is damaged: {type(error).__name__}"
+            f" {str(error)[:100]}",
+            mend=f"remove store/refs/{ref.model}/{ref.release}.json of the home, and pull it again",
         ) from error
 
 
@@ -173,7 +189,7 @@ def _made(ref: Ref) -> Kept:
             variants[label] = (path,)
     number = ref.release.rpartition(".")[2]
     return Kept(
-        model=ref.model, place="made here", commit="", signer="own key",
+        model=ref.model, place=MADE_HERE, commit="", signer="own key",
         number=int(number) if number.isdecimal() else None,
         identity=f"{ref.body.get('publisher')}/{ref.model}",
         variants=variants, objects=ref.objects, ref=ref,

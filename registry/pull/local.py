@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantmint.errors import IntegrityError, UserError
@@ -19,6 +20,10 @@ from quantmint.registry.trust_root import TrustRoot
 
 class NotHereError(UserError):
     """What a reference names is not on this machine."""
+
+
+class AmbiguousError(UserError):
+    """A short name means more than one model that is here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +81,57 @@ def find(
 
 
 def matching(store: Store, reference: Reference) -> list[Kept]:
-    """Return what is kept of a reference's model, place or digest; the newest release last."""
-    found = []
-    for kept in all_kept(store):
-        if reference.kind == "model":
-            fits = kept.model == reference.name
-        elif reference.kind == "digest":
-            fits = any(blob.sha256 == reference.name for blob in kept.objects.values())
-        else:
-            fits = kept.place.casefold() == reference.place.casefold()
-        if fits and reference.release in {None, kept.number} and _has_variant(kept, reference):
-            found.append(kept)
+    """Return what is kept of a reference's model, place or digest; the newest release last.
+
+    A model's short name is that of what a trusted key vouches for, where there is such; of the
+    rest, and of two publishers, it names one only where it can't mean another. `owner/name` is a
+    repository, else a publisher's model.
+
+    Raises:
+        AmbiguousError: the short name means more than one; the message names them.
+    """
+    found = [kept for kept in _named(store, reference) if _fits(kept, reference)]
+    if reference.kind == "model":
+        found = _of_one_source(found, reference)
     return sorted(found, key=lambda kept: (kept.number or 0, kept.pulled))
+
+
+def called(kept: Kept, rows: Sequence[Kept]) -> str:
+    """Return by which name a person means one of all that is kept here."""
+    twins = {each.source for each in rows if each.signer and each.model == kept.model}
+    return kept.source if kept.signer and len(twins) > 1 else kept.title
+
+
+def _named(store: Store, reference: Reference) -> list[Kept]:
+    rows = all_kept(store)
+    if reference.kind == "model":
+        return [kept for kept in rows if kept.model == reference.name]
+    if reference.kind == "digest":
+        digest = reference.name
+        return [k for k in rows if any(blob.sha256 == digest for blob in k.objects.values())]
+    place, name = reference.place.casefold(), reference.name.casefold()
+    found = [kept for kept in rows if kept.place.casefold() == place]
+    if reference.kind != "hub" or found:
+        return found
+    return [kept for kept in rows if kept.signer and kept.source.casefold() == name]
+
+
+def _fits(kept: Kept, reference: Reference) -> bool:
+    has_variant = reference.variant is None or reference.variant in kept.variants
+    return has_variant and reference.release in {None, kept.number}
+
+
+def _of_one_source(rows: list[Kept], reference: Reference) -> list[Kept]:
+    rows = [kept for kept in rows if kept.signer] or rows
+    sources = sorted({kept.source for kept in rows})
+    if len(sources) < 2:
+        return rows
+    names = [source.removeprefix("hub:") for source in sources]
+    rest = str(reference).removeprefix(reference.name)
+    raise AmbiguousError(
+        f"{reference.name} is ambiguous here: it may be {', '.join(names)}",
+        mend=f"write the one that you mean: {names[0]}{rest}",
+    )
 
 
 def judged(store: Store, kept: Kept, root: TrustRoot, *, strict: bool = False) -> tuple[str, ...]:
@@ -117,10 +161,6 @@ def refuse_withdrawn(kept: Kept, offers: tuple[Offer, ...], policy: Policy) -> N
         digests = [file.sha256 for offer in offers for file in offer.files if file.sha256]
         gone = {digest: known[digest] for digest in digests if digest in known}
         raise release_withdrawn(kept.identity or kept.model, kept.number, gone)
-
-
-def _has_variant(kept: Kept, reference: Reference) -> bool:
-    return reference.variant is None or reference.variant in kept.variants
 
 
 def _offers(store: Store, kept: Kept, policy: Policy) -> tuple[Offer, ...]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from quantmint import names
 from quantmint.errors import IntegrityError, RegistryError
-from quantmint.registry.linter.labels import hub_label
+from quantmint.registry.linter.listing import SHARD, SIDECARS
 from quantmint.registry.manifest.release import Manifest, Variant
 from quantmint.registry.pull.believe import Believed
 from quantmint.registry.pull.places import File, Listing
+from quantmint.registry.pull.variants import is_wide, label_of, variant_names
 
-_PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf")
-_NO_MODEL: Final = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
 _MOST_PARTS: Final = 256
-WIDE: Final = frozenset({"F16", "BF16", "F32"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +36,12 @@ class Offer:
     @property
     def is_wide(self) -> bool:
         """Whether its weights have 16 bits or more."""
-        return self.variant in WIDE
+        return is_wide(self.label)
+
+    @property
+    def label(self) -> str:
+        """What its file alone says that it is; the variant's name may say more."""
+        return self.variant if self.row else label_of(self.files[0].path)
 
     @property
     def bits(self) -> float | None:
@@ -90,42 +91,25 @@ def _of_manifest(
 
 
 def _by_name(listing: Listing, withdrawn: Mapping[str, str]) -> Iterator[Offer]:
-    taken: set[str] = set()
+    found = {}
     for path in sorted(listing.files):
-        file = listing.files[path]
-        lowered = file.name.lower()
-        if not lowered.endswith(".gguf") or any(word in lowered for word in _NO_MODEL):
-            continue
-        parts = _parts(path, listing)
-        if not parts:
-            continue
-        label = _label(path)
-        while label in taken:
-            label += "_2"
-        taken.add(label)
-        is_withdrawn = any(part.sha256 in withdrawn for part in parts)
-        yield Offer(label, parts, None, is_withdrawn)
+        lowered = listing.files[path].name.lower()
+        if lowered.endswith(".gguf") and not any(word in lowered for word in SIDECARS):
+            found[path] = _parts(path, listing)
+    found = {path: parts for path, parts in found.items() if parts}
+    for variant, parts in zip(variant_names(list(found)), found.values(), strict=True):
+        yield Offer(variant, parts, None, any(part.sha256 in withdrawn for part in parts))
 
 
 def _parts(path: str, listing: Listing) -> tuple[File, ...]:
     """Return the file, or all parts of it if it is the first; nothing for a later part."""
-    match = _PART.fullmatch(path)
+    match = SHARD.fullmatch(path)
     if match is None:
         return (listing.files[path],)
     count = int(match["count"])
-    if int(match["number"]) != 1 or not 1 <= count <= _MOST_PARTS:
+    if int(match["index"]) != 1 or not 1 <= count <= _MOST_PARTS:
         return ()
-    paths = [f"{match['stem']}-{n:05}-of-{count:05}.gguf" for n in range(1, count + 1)]
+    paths = [f"{match['prefix']}-{n:05}-of-{count:05}.gguf" for n in range(1, count + 1)]
     if any(each not in listing.files for each in paths):
         return ()
     return tuple(listing.files[each] for each in paths)
-
-
-def _label(path: str) -> str:
-    """Return the name of a variant for a file: the Hub's label, else made of its name."""
-    name = path.rpartition("/")[2]
-    label = hub_label(name)
-    if label is None:
-        label = re.sub(r"[^A-Z0-9]+", "_", name.upper().removesuffix(".GGUF")).strip("_")
-    label = label.removeprefix("UD-")
-    return label if names.VARIANT.fullmatch(label) and len(label) <= 60 else "MODEL"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from quantmint.errors import QuantmintError
@@ -96,12 +96,20 @@ def _withdrawn_here(kept: Kept, root: TrustRoot, error: QuantmintError) -> dict[
 
 
 def newest_of(rows: Sequence[Kept]) -> list[Kept]:
-    """Return of each place and model the newest release that was pulled."""
-    found: dict[tuple[str, str], Kept] = {}
+    """Return of each place, model and variant the newest release that was pulled.
+
+    A release has those of its variants alone that are not here in a newer one.
+    """
+    found: dict[tuple[str, str, str], Kept] = {}
     for kept in sorted(rows, key=lambda each: (each.number or 0, each.pulled)):
         if kept.is_pulled:
-            found[kept.place, kept.model] = kept
-    return list(found.values())
+            found |= {(kept.place, kept.model, variant): kept for variant in kept.variants}
+    newest: dict[tuple[str, str], Kept] = {}
+    for (_, _, variant), kept in found.items():
+        row = newest.setdefault((kept.model, kept.name), replace(kept, variants={}))
+        variants = {**row.variants, variant: kept.variants[variant]}
+        newest[kept.model, kept.name] = replace(row, variants=variants)
+    return list(newest.values())
 
 
 def _compared(store: Store, kept: Kept, variant: str, place: Place, believed: Believed) -> Standing:

@@ -3,40 +3,73 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
-from quantmint.errors import UserError
+from quantmint.errors import IntegrityError, UserError
 from quantmint.files import sha256_of
 from quantmint.home import Home
-from quantmint.registry.pull.kept import Kept
+from quantmint.registry.pull.kept import Kept, all_kept
+from quantmint.registry.pull.reference import IMPORTED
 from quantmint.registry.store import ATTRIBUTE, Blob, Store
 
 LM_STUDIO: Final = "~/.lmstudio/models"
 OLLAMA: Final = "~/.ollama/models"
+# No model and no owner has such a name.
+_IMPORTS: Final = "_import"
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A folder, and whether files of others may lie there under the same names."""
+    """A folder, and whose files may be replaced there by others of the same names.
+
+    `own`: those of the same source alone. `is_flat`: subfolders of a repository are left out.
+    """
 
     folder: Path
-    is_ours: bool
+    replaces: Literal["all", "own", "none"] = "none"
+    is_flat: bool = True
+
+    def target(self, path: str) -> Path:
+        """Return where a file of a release lies in it."""
+        return self.folder / (path.rpartition("/")[2] if self.is_flat else path)
 
 
 def own_spot(home: Home, kept: Kept) -> Spot:
-    """Return the folder below `models/`: by model, or by repository where nothing was signed."""
-    if kept.identity is None and kept.place.startswith("hub:"):
-        return Spot(home.models / kept.place.removeprefix("hub:"), is_ours=True)
-    return Spot(home.models / kept.model, is_ours=True)
+    """Return the folder below `models/`: by model, or by repository where nothing was signed.
+
+    An import for which nobody vouches has a folder apart, and replaces nothing.
+
+    Raises:
+        IntegrityError: the reference names a folder outside of it.
+    """
+    kind, _, name = kept.place.partition(":")
+    replaces: Literal["all", "own", "none"] = "all" if kept.signer else "own"
+    if kept.signer is None and kind == "import":
+        name, replaces = f"{_IMPORTS}/{name}", "none"
+    elif kept.identity is None and kind == "hub":
+        replaces = "all"  # the folder is its own
+    else:
+        name = kept.model
+    return Spot(_below(home.models, name), replaces, is_flat=False)
+
+
+def _below(base: Path, name: str) -> Path:
+    """Return a folder below another one, whatever a damaged reference says."""
+    if not {"", ".", ".."}.isdisjoint(name.split("/")):
+        raise IntegrityError(f"{name[:200]!r} is no folder below {base}", mend="quantmint list")
+    return base / name
 
 
 def lm_studio_spot(kept: Kept) -> Spot:
     """Return LM Studio's folder: publisher, model; hub-docs `lmstudio.md` has the layout."""
     word = kept.place.removeprefix("hub:") if kept.place.startswith("hub:") else kept.identity
+    if kept.signer is None and kept.place.startswith(IMPORTED):
+        word = None
     base = Path(os.environ.get("LMSTUDIO_MODELS") or LM_STUDIO).expanduser()
-    return Spot(base / (word or f"quantmint/{kept.model}"), is_ours=False)
+    return Spot(_below(base, word or f"quantmint/{kept.model}"))
 
 
 def put_for_ollama(store: Store, kept: Kept, variant: str) -> Path:
@@ -67,26 +100,53 @@ def put_files(store: Store, kept: Kept, variant: str, spot: Spot) -> Path:
     Raises:
         UserError: another file has that name there; or the disk is full.
     """
+    refuse_others(store, kept, variant, spot)
     placed = []
     for path in kept.variants[variant]:
-        blob = kept.objects[path]
-        target = spot.folder / path.rpartition("/")[2]
-        if not _is_there(store, blob, target):
-            if target.exists() and not spot.is_ours and not _is_same(blob, target):
-                raise UserError(
-                    f"{target} is another file; it was left as it is",
-                    mend="move it away, or name another folder with --to",
-                )
-            store.link(blob, target)
+        target = spot.target(path)
+        if not _is_there(store, kept.objects[path], target):
+            store.link(kept.objects[path], target)
         placed.append(target)
     return placed[0]
 
 
+def refuse_others(store: Store, kept: Kept, variant: str, spot: Spot) -> None:
+    """Refuse to put a variant's files where others lie that may not be replaced.
+
+    Raises:
+        UserError: another file has such a name there.
+    """
+    for path in kept.variants[variant]:
+        blob, target = kept.objects[path], spot.target(path)
+        if spot.replaces == "all" or not os.path.lexists(target):
+            continue
+        if _is_there(store, blob, target) or _is_same(blob, target):
+            continue
+        if spot.replaces == "none" or not _is_older(store, kept, target):
+            raise UserError(
+                f"{target} is another file; it was left as it is",
+                mend="move it away, or name another folder with --to",
+            )
+
+
 def placed_files(store: Store, home: Home, kept: Kept, variant: str) -> list[Path]:
     """Return where a variant's files lie below `models/`, those that are still these."""
-    folder = own_spot(home, kept).folder
-    found = [(path, folder / path.rpartition("/")[2]) for path in kept.variants[variant]]
+    spot = own_spot(home, kept)
+    found = [(path, at) for path in kept.variants[variant] for at in _targets(spot, path)]
     return [at for path, at in found if _is_there(store, kept.objects[path], at)]
+
+
+def _targets(spot: Spot, path: str) -> Iterator[Path]:
+    """Yield where a file may lie; subfolders were left out before."""
+    yield spot.target(path)
+    if "/" in path:
+        yield spot.folder / path.rpartition("/")[2]
+
+
+def _is_older(store: Store, kept: Kept, target: Path) -> bool:
+    """Return whether a file came of the same source before."""
+    own = [each for each in all_kept(store) if each.source == kept.source]
+    return any(_is_there(store, blob, target) for each in own for blob in each.objects.values())
 
 
 def _is_there(store: Store, blob: Blob, target: Path) -> bool:

@@ -3,6 +3,7 @@
 phi-3.5-mini-instruct  phi-3.5-mini-instruct:Q4_K_M  phi-3.5-mini-instruct:Q4_K_M@3
 hub:owner/name         owner/name:Q4_K_M@main        owner/name@3
 file:DIR               file:DIR:Q4_K_M@3
+import:owner/name      import:MODEL:Q4_K_M     an archive for which nobody vouches
 sha256:<64 hex>
 """
 
@@ -16,11 +17,14 @@ from typing import Final, Literal
 from quantmint import names
 from quantmint.errors import UserError
 
-Kind = Literal["model", "hub", "file", "digest"]
+Kind = Literal["model", "hub", "file", "import", "digest"]
+MADE_HERE: Final = "made here"
+IMPORTED: Final = "import:"
 REPOSITORY: Final = re.compile(
     r"[A-Za-z0-9]+(?:[._-]+[A-Za-z0-9]+)*/[A-Za-z0-9]+(?:[._-]+[A-Za-z0-9]+)*"
 )
 _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+_COMMIT: Final = re.compile(r"(?:[0-9a-f]{40}|folder)?")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}")
 _AT: Final = re.compile(r"(?P<rest>.+)@(?P<revision>[^@]+)", re.DOTALL)
 _COLON: Final = re.compile(r"(?P<rest>.+):(?P<variant>[^:/]+)", re.DOTALL)
@@ -29,7 +33,8 @@ _LONGEST: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A parsed reference. `name` is a model, `owner/name`, an absolute folder or a digest.
+    """A parsed reference. `name` is a model, `owner/name`, an absolute folder or a digest; for
+    an import it is what the archive says of itself, a model or `owner/name`.
 
     `release` is a number that was asked for, `revision` any other name of a commit.
     """
@@ -65,10 +70,13 @@ def parse_reference(text: str) -> Reference:
     if text.startswith("sha256:"):
         return Reference("digest", names.digest(text.removeprefix("sha256:")))
     rest, release, revision = _split_revision(text)
+    if rest.startswith(IMPORTED):
+        rest, variant = _split_variant(rest.removeprefix(IMPORTED))
+        return Reference("import", _imported_name(rest), variant, release, revision)
     prefixed = rest.startswith("hub:")
     rest, variant = _split_variant(rest.removeprefix("hub:"))
     if prefixed or "/" in rest:
-        if len(rest) > names.LONGEST or REPOSITORY.fullmatch(rest) is None or "--" in rest:
+        if not is_repository(rest):
             raise _refused(rest, "a repository is owner/name")
         return Reference("hub", rest, variant, release, revision)
     if revision is not None:
@@ -77,12 +85,64 @@ def parse_reference(text: str) -> Reference:
 
 
 def check_variant(text: str) -> str:
-    """Return the name of a variant in capitals.
+    """Return the name of a variant in capitals, without what `variant_of` leaves out.
 
     Raises:
         UserError: it is outside the grammar.
     """
-    return names.check(names.VARIANT, text.upper().removeprefix("UD-"), "name of a variant")
+    name = text.upper().removeprefix("I1-")
+    return names.check(names.ANY_VARIANT, name, "name of a variant")
+
+
+def is_repository(text: str) -> bool:
+    """Return whether a text is `owner/name` of a hub."""
+    return (
+        len(text) <= names.LONGEST and REPOSITORY.fullmatch(text) is not None and "--" not in text
+    )
+
+
+def check_place(text: object) -> str:
+    """Return a place as records name it, if it is one: paths are made of it. No disk is asked.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(text, str):
+        raise ValueError("the place is no text")  # noqa: TRY004 - what it holds makes no sense
+    kind, _, name = text.partition(":")
+    if text == MADE_HERE or (kind == "hub" and is_repository(name)):
+        return text
+    if kind == "file" and name.startswith("/") and len(name) <= _LONGEST:
+        return text
+    if kind == "import" and (is_repository(name) or _is_model(name)):
+        return text
+    raise ValueError(f"the place {text[:80]!r}")
+
+
+def check_commit(text: object) -> str:
+    """Return a commit as records name it: of a hub or a registry, of a plain folder, or none.
+
+    Raises:
+        ValueError: it is none; the Hub's cache has folders of that name.
+    """
+    if not isinstance(text, str) or _COMMIT.fullmatch(text) is None:
+        raise ValueError("the commit")
+    return text
+
+
+def imported_place(place: str, model: str) -> str:
+    """Return the place of what an archive says that it is, while nobody vouches for it."""
+    if place.startswith(IMPORTED):
+        return place
+    return IMPORTED + (place.removeprefix("hub:") if place.startswith("hub:") else model)
+
+
+def _imported_name(text: str) -> str:
+    return text if is_repository(text) else names.check(names.MODEL, text, "model name")
+
+
+def _is_model(text: str) -> bool:
+    return len(text) <= names.LONGEST and names.MODEL.fullmatch(text) is not None
 
 
 def _folder(text: str) -> Reference:

@@ -125,7 +125,7 @@ def commands(pulled: Pulled) -> list[tuple[str, str]]:
     """Return ready commands, by what each is for."""
     path = shlex.quote(str(pulled.path))
     kept, variant = pulled.kept, pulled.resolved.offer.variant
-    name = f"{kept.model}:{variant}"
+    name = shlex.quote(f"{kept.title}:{variant}")
     create = f"ollama create {kept.model} -f Modelfile"
     return [
         ("chat", f"quantmint run {name}"),

@@ -12,6 +12,8 @@ from quantmint.errors import UserError
 
 MODEL: Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 VARIANT: Final = re.compile(r"[A-Z0-9]+(?:_[A-Z0-9]+)*")
+# A variant of a repository without a manifest: Unsloth's dynamic ones stand beside the plain ones.
+ANY_VARIANT: Final = re.compile(rf"(?:UD-)?{VARIANT.pattern}")
 KERNEL: Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 TITLE: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")

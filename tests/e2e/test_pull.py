@@ -27,6 +27,7 @@ from quantmint.registry.machine import Machine
 from quantmint.registry.pull.choose import Wishes
 from quantmint.registry.pull.engine import Pulled, Puller, Request
 from quantmint.registry.pull.kept import all_kept
+from quantmint.registry.pull.placing import placed_files
 from quantmint.registry.pull.reference import parse_reference
 from quantmint.registry.store import Store
 from quantmint.registry.trust_root import TrustRoot
@@ -104,6 +105,30 @@ def test_a_model_by_its_name(
         pull(home, "phi-9")
 
 
+def test_the_first_registry_that_has_the_model_is_taken(
+    hub: Hub, home: Home, trusted: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = trusted.files(1, model="other", title="Other", repository=None)
+    serve(hub.add(f"{OWNER}/Other-GGUF"), other, 1)
+    to_folder(tmp_path / "other", other, "v1", tmp_path / "work")
+    hub.add("x/unsigned").commit({"x-Q8_0.gguf": model_bytes()})
+    to_folder(tmp_path / "right", trusted.files(), "v1", tmp_path / "work")
+    named = [f"hub:{OWNER}/Other-GGUF", f"file:{tmp_path / 'other'}", "hub:x/unsigned"]
+    for wrong in (*[[each] for each in named], named):
+        monkeypatch.setenv("QUANTMINT_REGISTRY", " ".join(wrong))
+        with pytest.raises(UserError, match=f"there is no model {MODEL} in {wrong[0]}"):
+            pull(home, MODEL)
+    monkeypatch.setenv("QUANTMINT_REGISTRY", " ".join([*named, f"file:{tmp_path / 'right'}"]))
+    assert pull(home, MODEL, strict=True).kept.place == f"file:{tmp_path / 'right'}"
+    # What is named after the model and holds another is gone past, too.
+    serve(hub.add(REPO), trusted.files(1, model="other", title="Other"), 1)
+    monkeypatch.setenv("QUANTMINT_REGISTRY", f"hub:{OWNER} file:{tmp_path / 'right'}")
+    assert pull(home, MODEL, strict=True).kept.place == f"file:{tmp_path / 'right'}"
+    monkeypatch.setenv("QUANTMINT_REGISTRY", f"hub:{OWNER}")
+    with pytest.raises(IntegrityError, match="is of model 'other'"):
+        pull(home, MODEL)
+
+
 def test_a_registry_in_a_folder(
     home: Home, trusted: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +164,31 @@ def test_a_repository_without_a_manifest(hub: Hub, home: Home) -> None:
     assert done.resolved.choice.taken.memory > len(big)
     with pytest.raises(IntegrityError, match="no quantmint manifest"):
         pull(home, "somebody/Phi-3-nano-GGUF", strict=True)
+
+
+def test_subfolders_of_a_repository_are_kept(hub: Hub, home: Home, quantmint: Quantmint) -> None:
+    one, two = model_bytes((1,)), model_bytes((2,))
+    hub.add("somebody/both").commit({"a/model-Q8_0.gguf": one, "b/model-Q8_0.gguf": two})
+    first = pull(home, "somebody/both:A_MODEL_Q8_0")
+    second = pull(home, "somebody/both:B_MODEL_Q8_0")
+    folder = home.models / "somebody" / "both"
+    assert (first.path, second.path) == (folder / "a/model-Q8_0.gguf", folder / "b/model-Q8_0.gguf")
+    assert (first.path.read_bytes(), second.path.read_bytes()) == (one, two)
+    assert {row["ref"] for row in json.loads(quantmint("list", "--json").out)} == {
+        "somebody/both:A_MODEL_Q8_0", "somebody/both:B_MODEL_Q8_0",
+    }  # fmt: skip
+    assert quantmint("verify", "somebody/both").code == 0
+    assert quantmint("rm", "somebody/both:A_MODEL_Q8_0").code == 0
+    assert [path for path in folder.rglob("*") if path.is_file()] == [second.path]
+    assert not first.path.parent.exists()
+
+
+def test_a_file_that_lies_where_an_older_version_put_it_is_removed(hub: Hub, home: Home) -> None:
+    hub.add("somebody/big").commit({"a/m-Q8_0.gguf": model_bytes((1,))})
+    done = pull(home, "somebody/big")
+    flat = home.models / "somebody" / "big" / "m-Q8_0.gguf"
+    done.path.rename(flat)
+    assert placed_files(Store(home.store), home, done.kept, "Q8_0") == [flat]
 
 
 def test_parts_of_one_model_come_together(hub: Hub, home: Home) -> None:

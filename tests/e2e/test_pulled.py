@@ -14,6 +14,7 @@ from pulling import MODEL, OWNER, SEEDS, Publisher, model_bytes, to_folder, vari
 from quantmint.errors import IntegrityError, QuantmintError, UserError
 from quantmint.files import canonical_json
 from quantmint.home import Home
+from quantmint.registry.leases import release_all
 from quantmint.registry.machine import Machine
 from quantmint.registry.pull import archive
 from quantmint.registry.pull.bring import bring
@@ -128,6 +129,127 @@ def test_list_show_rm_and_gc(shop: Shop, quantmint: Quantmint) -> None:
     assert list(shop.home.models.rglob("*.gguf")) == []
     again = quantmint("rm", MODEL)
     assert (again.code, "is not on this machine" in again.err) == (2, True)
+
+
+def test_rm_frees_the_disk_by_itself(shop: Shop, quantmint: Quantmint) -> None:
+    shop.publish(1, shop.publisher.files(1))
+    eight, four = shop.pull(f"{shop.ref}:Q8_0"), shop.pull(f"{shop.ref}:Q4_K_M")
+    young = Store(shop.home.store).open().put_bytes(b"not named yet" * 1000)
+    (both,) = all_kept(Store(shop.home.store))
+    release_all()  # what this process pulled is needed by nobody else
+    assert quantmint("rm", f"{MODEL}:Q8_0").code == 0
+    left = objects(shop.home)
+    assert {blob.sha256 for blob in both.objects.values()} - left == {
+        four.kept.objects[path].sha256 for path in ("Phi-3-nano-Q8_0.gguf", "tensors/Q8_0.json")
+    }
+    assert four.path.exists()
+    assert quantmint("verify", MODEL).code == 0
+    kept_by_another = four.path.with_name("of-another.gguf")
+    Store(shop.home.store).link(four.kept.objects["Phi-3-nano-Q4_K_M.gguf"], kept_by_another)
+    assert quantmint("rm", MODEL).code == 0
+    needed = {four.kept.objects["Phi-3-nano-Q4_K_M.gguf"].sha256, young.sha256}
+    assert objects(shop.home) == needed  # a link below models/, and what is younger than a day
+    assert not eight.path.exists()
+
+
+def test_rm_takes_nothing_from_who_uses_it(shop: Shop, quantmint: Quantmint) -> None:
+    shop.publish(1, shop.publisher.files(1, {"Q8_0": model_bytes()}))
+    kept = shop.pull().kept  # pinned by this process, which goes on
+    assert quantmint("rm", MODEL).code == 0
+    assert {blob.sha256 for blob in kept.objects.values()} <= objects(shop.home)
+    release_all()
+    assert quantmint("gc", "--older-than", "0").code == 0
+    assert objects(shop.home) == set()
+
+
+def folder_of(shop: Shop, *names: str, seed: int = 5) -> str:
+    for at, name in enumerate(names):
+        path = shop.base / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(model_bytes((seed + at,)))
+    return f"file:{shop.base / Path(names[0]).parts[0] / Path(names[0]).parts[1]}"
+
+
+def test_a_short_name_is_not_guessed(shop: Shop, quantmint: Quantmint) -> None:
+    alice = folder_of(shop, "alice/Phi-3-GGUF/x-Q8_0.gguf")
+    bob = folder_of(shop, "bob/Phi-3-GGUF/y-Q8_0.gguf", seed=8)
+    first, second = shop.pull(alice), shop.pull(bob)
+    assert {first.kept.model, second.kept.model} == {"phi-3"}
+    for words in (("rm", "phi-3"), ("show", "phi-3:Q8_0"), ("export", "phi-3"), ("verify", "phi-3"),
+                  ("outdated", "phi-3"), ("run", "phi-3", "hello")):  # fmt: skip
+        ran = quantmint(*words)
+        if words[0] == "run" and "is not installed" in ran.err:
+            continue
+        assert (ran.code, ran.out) == (2, ""), words
+        assert f"phi-3 is ambiguous here: it may be {alice}, {bob}" in ran.err, words
+    assert first.path.exists()
+    assert second.path.exists()
+    rows = json.loads(quantmint("list", "--json").out)
+    assert {row["ref"] for row in rows} == {f"{alice}:Q8_0", f"{bob}:Q8_0"}
+    assert quantmint("rm", rows[0]["ref"]).code == 0
+    assert [first.path.exists(), second.path.exists()].count(True) == 1
+    assert quantmint("rm", "phi-3").code == 0  # now it means one
+    assert json.loads(quantmint("list", "--json").out) == []
+
+
+def test_a_short_name_is_the_signed_ones(shop: Shop, quantmint: Quantmint) -> None:
+    shop.publish(1, shop.publisher.files(1, {"Q8_0": model_bytes()}))
+    signed = shop.pull()
+    other = shop.pull(folder_of(shop, "other/Phi-3-nano/x-Q4_0.gguf"))
+    assert other.kept.model == MODEL
+    ran = quantmint("rm", MODEL, "--json")
+    assert [row["variant"] for row in json.loads(ran.out)] == ["Q8_0"]
+    assert (signed.path.exists(), other.path.exists()) == (False, True)
+    again = shop.pull()
+    assert quantmint("rm", f"{OWNER}/{MODEL}").code == 0
+    assert (again.path.exists(), other.path.exists()) == (False, True)
+
+
+def test_two_publishers_of_one_name(shop: Shop, quantmint: Quantmint) -> None:
+    shop.publish(1, shop.publisher.files(1, {"Q8_0": model_bytes()}))
+    shop.pull()
+    other = Publisher(shop.base / "other")
+    TrustRoot(shop.home.keys).trust(other.key.public, ("other/*",))
+    root = shop.base / "elsewhere" / "Phi-3-nano-GGUF"
+    files = other.files(1, {"Q4_0": model_bytes((9,))}, publisher="other", repository=None)
+    to_folder(root, files, "v1", shop.base / "work-of-other")
+    shop.pull(f"file:{root}")
+    rows = json.loads(quantmint("list", "--json").out)
+    assert {row["ref"] for row in rows} == {f"{OWNER}/{MODEL}:Q8_0", f"other/{MODEL}:Q4_0"}
+    ran = quantmint("rm", MODEL)
+    assert (ran.code, f"it may be {OWNER}/{MODEL}, other/{MODEL}" in ran.err) == (2, True)
+    assert quantmint("rm", f"other/{MODEL}:Q4_0").code == 0
+    assert [row["ref"] for row in json.loads(quantmint("list", "--json").out)] == [f"{MODEL}:Q8_0"]
+
+
+def test_an_unsigned_folder_replaces_no_signed_file(shop: Shop) -> None:
+    shop.publish(1, shop.publisher.files(1, {"Q8_0": model_bytes()}))
+    signed = shop.pull()
+    other = folder_of(shop, f"other/Phi-3-nano/{signed.path.name}")
+    with pytest.raises(UserError, match="is another file; it was left as it is"):
+        shop.pull(other)
+    assert len(all_kept(Store(shop.home.store))) == 1
+    assert signed.path.read_bytes() == model_bytes()
+    mine = folder_of(shop, "mine/own/x-Q8_0.gguf")
+    shop.pull(mine)
+    folder_of(shop, "mine/own/x-Q8_0.gguf", seed=9)
+    assert shop.pull(mine).path.read_bytes() == model_bytes((9,))  # its own older one it does
+
+
+def test_two_variants_of_different_releases_are_both_compared(
+    shop: Shop, quantmint: Quantmint
+) -> None:
+    shop.publish(1, shop.publisher.files(1))
+    shop.pull(f"{shop.ref}:Q4_K_M")
+    shop.publish(2, shop.publisher.files(2, {"Q8_0": model_bytes(),
+                                             "Q4_K_M": model_bytes((1, 4, 9))}))  # fmt: skip
+    shop.pull(f"{shop.ref}:Q8_0")
+    rows = json.loads(quantmint("outdated", "--json").out)
+    found = {(row["variant"], row["here"], row["newest"], row["changed"]) for row in rows}
+    assert found == {("Q4_K_M", "1", "2", "weights"), ("Q8_0", "2", "2", "nothing")}
+    shop.pull(f"{shop.ref}:Q4_K_M")
+    rows = json.loads(quantmint("outdated", "--json").out)
+    assert {(row["variant"], row["here"]) for row in rows} == {("Q4_K_M", "2"), ("Q8_0", "2")}
 
 
 def test_outdated_by_hand(shop: Shop, quantmint: Quantmint) -> None:
