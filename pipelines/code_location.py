@@ -12,6 +12,8 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any, Final
 
+from quantmint.pipelines import loopback
+
 GONE: Final = "Could not reach user code server"
 SECONDS: Final = 10.0
 LOAD_SECONDS: Final = 60.0  # many models on a busy machine
@@ -57,5 +59,5 @@ def _ask(page: str, query: str, **variables: str) -> Any:  # noqa: ANN401
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{page}/graphql", body, headers)  # noqa: S310 - loopback
     seconds = LOAD_SECONDS if query is _RELOAD else SECONDS
-    with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
+    with loopback.ask(request, seconds) as answer:
         return json.load(answer)["data"]

@@ -38,6 +38,8 @@ class Order:
 
     to: str = ""
     private: bool = False
+    replace: bool = False
+    restore: bool = False
     key: str = ""
 
 
@@ -89,7 +91,8 @@ def release_model(model: Model, order: Order) -> Mapping[str, Any]:
         defs = build_definitions([model])
         refuse_stale(defs, instance, model, line)
         key = line.key(RELEASE)
-        config = {"config": {"to": place, "private": order.private}}
+        asked = {"private": order.private, "replace": order.replace, "restore": order.restore}
+        config = {"config": {"to": place, **asked}}
         try:
             ops = {key.to_python_identifier(): config}
             run_assets(defs, instance, [key], ops=ops, tags={MODEL_TAG: line.recipe.model})

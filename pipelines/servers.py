@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Final
 
 from quantmint.errors import BuildError
 from quantmint.orphans import PR_SET_PDEATHSIG
+from quantmint.pipelines import loopback
 from quantmint.pipelines.strays import MARK, end, of_service
 from quantmint.process import describe_exit
 
@@ -120,9 +119,9 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(self.program.url, timeout=5):  # noqa: S310 - our loopback
+            with loopback.ask(self.program.url, 5):
                 return True
-        except (urllib.error.URLError, OSError):
+        except OSError:
             return False
 
     def _failure(self, how: str) -> BuildError:

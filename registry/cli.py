@@ -43,7 +43,8 @@ COMMANDS: Final = {
         "Say what newer releases changed, and whether it matters.",
     ),
     "rm": Entry(
-        "quantmint.registry.commands.rm", "Remove a model that was pulled, or one variant of it."
+        "quantmint.registry.commands.rm",
+        "Remove a model that was pulled, or one variant of it, and free the disk.",
     ),
     "export": Entry(
         "quantmint.registry.commands.export",

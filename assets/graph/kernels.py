@@ -54,8 +54,10 @@ def kernel_assets() -> dg.AssetsDefinition:
         pool="build",
     )
     def bundles(context: dg.AssetExecutionContext, order: Order) -> Iterator[Result]:
-        wanted = [key for key in by_key if key in context.selected_asset_keys]
         with explained():
+            named = order.kernels_of([kernel.name for kernel in kernels])
+            chosen = {key for key in context.selected_asset_keys if by_key[key].name in named}
+            wanted = [key for key in by_key if key in chosen]
             mint = order.mint(context)
             report_pin(context.instance)
             made = build_kernels(mint.home, mint.store, [by_key[k] for k in wanted], mint.report)
@@ -114,8 +116,10 @@ def kernel_assays() -> dg.AssetsDefinition:
         pool="bench",
     )
     def assays(context: dg.AssetExecutionContext, order: Order) -> Iterator[Made]:
-        wanted = [key for key in by_key if key in meant(context)]
         with explained():
+            named = order.kernels_of([kernel.name for kernel in matrix()])
+            chosen = {key for key in meant(context) if by_key[key].name in named}
+            wanted = [key for key in by_key if key in chosen]
             mint = order.mint(context)
             plain = bundle_of(mint, reference)
             for key in wanted:

@@ -50,6 +50,20 @@ class Order(dg.ConfigurableResource):  # type: ignore[type-arg]
         _require_known("variant", self.variants, line.recipe.variants, line)
         return not self.variants or variant in self.variants
 
+    def kernels_of(self, names: Sequence[str]) -> Sequence[str]:
+        """Return those of the kernels themselves that are meant.
+
+        Raises:
+            UserError: the order names a kernel that the matrix does not have here.
+        """
+        for name in self.kernels:
+            if name not in names:
+                raise UserError(
+                    f"there is no kernel {name!r} here{nearest(name, names)}",
+                    mend="correct `resources: order: config: kernels:` in the launchpad",
+                )
+        return [name for name in names if not self.kernels or name in self.kernels]
+
     def wants_kernel(self, line: Line, kernel: str) -> bool:
         """Return whether that kernel is meant.
 

@@ -12,10 +12,15 @@ RELEASE = "release"
 
 
 class ReleaseConfig(dg.Config):
-    """What one run may ask: another target than the model file's, a private repository."""
+    """What one run may ask: another target than the model file's, a private repository.
+
+    `replace` lets files go that somebody else put there, `restore` brings an older release back.
+    """
 
     to: str = ""
     private: bool = False
+    replace: bool = False
+    restore: bool = False
 
 
 def release_asset(line: Line, terms: Terms) -> dg.AssetsDefinition:
@@ -55,8 +60,9 @@ def release_asset(line: Line, terms: Terms) -> dg.AssetsDefinition:
             inputs = releasing.read_inputs(
                 context.instance, line, terms, mint, run=build_of(context)
             )
+            asked = Asked(private=config.private, replace=config.replace, restore=config.restore)
             target = open_target(config.to or terms.target(line.base), report=mint.report)
-            done = release(mint, inputs, target, Asked(private=config.private))
+            done = release(mint, inputs, target, asked)
             tracked = track(mint, done)
         shown = releasing.release_metadata(done, tracked=tracked)
         return finished(context, key, done.manifest_blob.sha256, shown)

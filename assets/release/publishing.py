@@ -52,9 +52,14 @@ from quantmint.registry.trust_root import TrustRoot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a caller may ask beside the model file: a private repository, or only to look."""
+    """What a caller may ask beside the model file: a private repository, or only to look.
+
+    `replace` lets files go that somebody else put on main, `restore` brings an older release back.
+    """
 
     private: bool = False
+    replace: bool = False
+    restore: bool = False
     dry_run: bool = False
 
 
@@ -212,6 +217,8 @@ def _publish(desk: Desk, settled: Settled, asked: Asked) -> Published:
         work=mint.home.work,
         report=mint.report,
         private=asked.private or desk.inputs.terms.private,
+        replace=asked.replace,
+        restore=asked.restore,
         sign=status_signer(desk.keys),
         believe=status_believer(TrustRoot(mint.home.keys).policy(), manifest.identity),
     )

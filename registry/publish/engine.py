@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ from pathlib import Path
 from quantmint.errors import IntegrityError, RegistryError, UserError
 from quantmint.files import full_disk_explained, human_bytes, sha256_of
 from quantmint.registry.publish.files import (
-    ATTRIBUTES,
+    CARD,
+    KEPT,
     MANIFEST,
     STATUS,
     FileSet,
@@ -144,7 +145,7 @@ class _Run:
             self._check_news(status)
             self._finish(head.commit, is_tagged=is_tagged)
             return self._published(head.commit, changed=True)
-        self._check_main(head, is_tagged=is_tagged)
+        self._check_main(head, self._foreign(head, status, refs), is_tagged=is_tagged)
         staged = self.target.stage(self.candidate, files, head)
         self._read_back(staged.snapshot)
         change = Change(
@@ -182,7 +183,23 @@ class _Run:
             )
         return True
 
-    def _check_main(self, head: Snapshot, *, is_tagged: bool) -> None:
+    def _foreign(self, head: Snapshot, status: Status, refs: Refs) -> list[str]:
+        """Return the files on main that a release would take away and quantmint did not put there.
+
+        They are those that the current release's own commit does not have so. The card is made
+        whole by every release: what somebody wrote into it does not stay.
+        """
+        dropped = head.dropped(self.release.files)
+        at_stake = {*dropped, *(set(head.files) & self.release.files.paths)} - KEPT
+        if MANIFEST not in head.files and STATUS not in head.files:
+            return sorted(at_stake)
+        tag = refs.tags.get(status.current() or "")
+        if tag is None:
+            return []
+        ours = self.target.at(tag).files
+        return sorted(p for p in at_stake - {CARD} if ours.get(p) != head.files[p])
+
+    def _check_main(self, head: Snapshot, foreign: Sequence[str], *, is_tagged: bool) -> None:
         """Refuse to take away what somebody may still need."""
         expected = self.options.expected_parent
         if expected is not None and head.commit != expected:
@@ -191,18 +208,14 @@ class _Run:
             raise RegistryError(
                 f"release {self.release.name} was published before, and main of "
                 f"{self.target.name} has moved on since; it would go back to an older state",
-                mend="publish a new release; or ask for the old one expressly (restore)",
+                mend="publish a new release; or, to go back to the old one: --restore",
             )
-        dropped = head.dropped(self.release.files)
-        overwritten = sorted(set(head.files) & self.release.files.paths - {ATTRIBUTES})
-        is_ours = MANIFEST in head.files or STATUS in head.files
-        foreign = [] if is_ours else [*dropped, *overwritten]
         if foreign and not self.options.replace:
             shown = ", ".join(foreign[:3]) + (" ..." if len(foreign) > 3 else "")
             raise UserError(
                 f"main of {self.target.name} holds {len(foreign)} files that quantmint did not "
                 f"publish ({shown}); a release would remove or replace them",
-                mend="publish to a repository of its own; or allow it expressly (replace)",
+                mend="publish to a repository of its own; or, to let them go: --replace",
             )
 
     def _check_news(self, status: Status) -> None:

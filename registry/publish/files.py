@@ -17,6 +17,7 @@ from quantmint.registry.trees import check_path
 
 # Files of a repository that a release neither brings nor drops.
 ATTRIBUTES: Final = ".gitattributes"
+CARD: Final = "README.md"
 STATUS: Final = "quantmint.status.json"
 STATUS_SIGNATURE: Final = "quantmint.status.dsse.json"
 KEPT: Final = frozenset({ATTRIBUTES, STATUS, STATUS_SIGNATURE})

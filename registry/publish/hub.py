@@ -25,9 +25,10 @@ from quantmint.registry.publish.trouble import (
     token_from,
 )
 from quantmint.registry.store import Blob
+from quantmint.registry.transfer.addresses import refuse_unsafe
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, ModelInfo
 
 REPO: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 COMMIT: Final = re.compile(r"[0-9a-f]{40}")
@@ -44,14 +45,17 @@ def hub_target(
     """Return the target for a repository `owner/name`.
 
     Raises:
-        UserError: the name or the token is malformed.
+        UserError: the name, the token or the hub's address is malformed, or the token would go
+            there in the clear.
     """
     if len(repo) > 96 or REPO.fullmatch(repo) is None or ".." in repo or "--" in repo:
         raise UserError(f"{repo[:96]!r} is no repository", mend="write owner/name")
+    base, secret = endpoint_from(endpoint), token_from(token)
+    refuse_unsafe(base, has_token=secret is not None)
     contact = Contact(
-        endpoint=endpoint_from(endpoint),
+        endpoint=base,
         repo=repo,
-        token=token_from(token),
+        token=secret,
         patience=patience,
         report=report,
     )
@@ -85,18 +89,23 @@ class HubTarget:
 
         repo = self.contact.repo
 
-        def find() -> bool:
+        def find() -> ModelInfo | None:
             try:
-                self.api.repo_info(repo)
+                return self.api.model_info(repo)
             except GatedRepoError:
                 raise
             except RepositoryNotFoundError as error:
                 if status_of(error) == 401 and self.contact.token is not None:
                     raise
-                return False
-            return True
+                return None
 
-        if not self.contact.ask("looking at the repository", find):
+        found = self.contact.ask("looking at the repository", find)
+        if found is not None and private and found.private is False:
+            raise UserError(
+                f"{self.name} is public, and a private release was asked for",
+                mend="make the repository private in its settings first; or release without it",
+            )
+        if found is None:
             self.contact.report(f"creating {self.name}" + (" (private)" if private else ""))
             self.contact.ask(
                 "creating the repository",

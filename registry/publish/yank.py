@@ -6,11 +6,10 @@ from collections.abc import Collection
 
 from quantmint.errors import RegistryError, UserError, nearest
 from quantmint.registry.publish.engine import YANKED, Options, Published, work_folder
-from quantmint.registry.publish.files import ATTRIBUTES, KEPT, check_release
+from quantmint.registry.publish.files import ATTRIBUTES, CARD, KEPT, check_release
 from quantmint.registry.publish.status import read_status
 from quantmint.registry.publish.target import Change, Refs, Snapshot, Target
 
-CARD = "README.md"
 SUFFIX = ".gguf"
 
 

@@ -55,18 +55,7 @@ class Web:
     _context: ssl.SSLContext | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        try:
-            scheme, host, _ = addresses.place(self.base)
-        except ValueError:
-            raise UserError(
-                f"{addresses.no_secret(self.base)} is no address of a registry",
-                mend="set HF_ENDPOINT to https://...; a token goes to HF_TOKEN, not into it",
-            ) from None
-        if self.token is not None and scheme == "http" and not addresses.is_loopback(host):
-            raise UserError(
-                f"a token would go to {host} in the clear: {self.base} has no https",
-                mend="use its https address, or pull without a token",
-            )
+        addresses.refuse_unsafe(self.base, has_token=self.token is not None)
 
     def get(self, url: str, limit: int, *, first: int | None = None) -> Reply:
         """Return what an address answers, of at most `limit` bytes.

@@ -70,6 +70,26 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def refuse_unsafe(base: str, *, has_token: bool) -> None:
+    """Refuse an address to which nothing secret may go.
+
+    Raises:
+        UserError: it is no plain address, holds a password, or would get a token in the clear.
+    """
+    try:
+        scheme, host, _ = place(base)
+    except ValueError:
+        raise UserError(
+            f"{no_secret(base)} is no address of a registry",
+            mend="set HF_ENDPOINT to https://...; a token goes to HF_TOKEN, not into it",
+        ) from None
+    if has_token and scheme == "http" and not is_loopback(host):
+        raise UserError(
+            f"a token would go to {host} in the clear: {base} has no https",
+            mend="use its https address, or do without a token",
+        )
+
+
 def redirected(url: str, location: str) -> str | None:
     """Return where a redirect leads; None if it may not be followed.
 

@@ -191,7 +191,10 @@ def test_somebody_elses_commit_is_not_overwritten(hub: Hub, go: Go) -> None:
     with pytest.raises(RegistryError, match="was expected"):
         go(after, "v2", expected_parent=repo.history()[1].sha)
     sent = hub.uploaded()
-    go(after, "v2", expected_parent=repo.branches["main"])
+    with pytest.raises(UserError, match=r"holds 1 files that .* did not publish \(theirs.txt\)"):
+        go(after, "v2", expected_parent=repo.branches["main"])
+    assert repo.files()["theirs.txt"] == b"theirs"
+    go(after, "v2", expected_parent=repo.branches["main"], replace=True)
     assert released(repo) == after
     assert hub.uploaded() == sent
 
@@ -211,6 +214,39 @@ def test_files_that_are_not_ours_are_not_removed(hub: Hub, go: Go) -> None:
     assert hub.uploaded() == 0
     go(replace=True)
     assert released(hub.repos["org/name"]) == contents()
+
+
+def test_a_file_of_ours_that_somebody_edited_is_not_lost(hub: Hub, go: Go) -> None:
+    go()
+    repo = hub.repos["org/name"]
+    edited = {**repo.files(), "A-Q8_0.gguf": b"theirs", "README.md": b"our card, with a word more"}
+    repo.commit(edited)
+    with pytest.raises(UserError, match=r"holds 1 files .* \(A-Q8_0.gguf\)"):
+        go(contents(seed=2), "v2")
+    repo.commit({**edited, "A-Q8_0.gguf": contents()["A-Q8_0.gguf"]})
+    go(contents(seed=2), "v2")  # the card is made whole each time
+    assert released(repo) == contents(seed=2)
+
+
+def test_a_public_repository_is_no_place_for_a_private_release(hub: Hub, go: Go) -> None:
+    hub.add("org/name").commit({"README.md": b"a page"})
+    with pytest.raises(UserError, match="is public, and a private release was asked for"):
+        go(private=True)
+    assert hub.uploaded() == 0
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("http://hub.example.com", "a token would go to hub.example.com in the clear"),
+        ("https://me:secret@hub.example.com", "is no address of a registry"),
+        ("ftp://hub.example.com", "is no address of a registry"),
+    ],
+)
+def test_no_token_goes_to_an_unsafe_address(endpoint: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as refused:
+        hub_target("org/name", endpoint=endpoint, token=TOKEN)
+    assert "secret" not in str(refused.value)
 
 
 def test_a_hub_that_serves_something_else_after_all(hub: Hub, go: Go) -> None:
@@ -308,12 +344,12 @@ def test_no_way_to_the_hub(
     close_session()
     error = go_to("http://127.0.0.1:9")
     assert (error.exit_code, "http://127.0.0.1:9 can't be reached" in error.what) == (6, True)
-    monkeypatch.setenv("HTTP_PROXY", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@127.0.0.1:9")
     close_session()
-    error = go_to("http://hub.invalid")
+    error = go_to("https://hub.invalid")
     assert "can't be reached through the proxy 127.0.0.1:9" in error.what
     assert "secret" not in str(error)
-    monkeypatch.delenv("HTTP_PROXY")
+    monkeypatch.delenv("HTTPS_PROXY")
     close_session()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     error = go_to("http://127.0.0.1:9")

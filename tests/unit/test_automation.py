@@ -10,6 +10,7 @@ from dagster import EvaluateAutomationConditionsResult
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 
 from quantmint.assets.graph.line import kernel_key
+from quantmint.assets.graph.order import Order
 from quantmint.errors import UserError
 from quantmint.native.kernels import host_kernel
 from quantmint.pipelines.assembly import build_definitions
@@ -129,3 +130,11 @@ def test_built_kernels_follow_the_compiler_and_others_stay_unbuilt(
         asked = evaluate(after, instance, again.cursor)
         assert asked.get_requested_partitions(key)
         assert asked.total_requested == 1
+
+
+def test_a_person_asks_for_some_kernels_in_the_launchpad() -> None:
+    names = ["x64", "haswell", "zen4"]
+    assert Order(kernels=["zen4", "x64"]).kernels_of(names) == ["x64", "zen4"]
+    assert Order().kernels_of(names) == names
+    with pytest.raises(UserError, match="no kernel 'zen5' here; did you mean 'zen4'"):
+        Order(kernels=["zen5"]).kernels_of(names)

@@ -6,8 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from helpers import gone
 from kills.service import free_port
 from quantmint.errors import BuildError, UserError
 from quantmint.home import Home
+from quantmint.pipelines import loopback
 from quantmint.pipelines.only_one import only_one
 from quantmint.pipelines.servers import MOST_RESTARTS, Program, Server
 from quantmint.pipelines.strays import end, find, left_behind, of_service, service_id
@@ -158,3 +162,16 @@ def test_one_service_for_a_home_until_it_is_killed(tmp_path: Path) -> None:
     first.communicate()
     with only_one(Home(tmp_path), service_id(), {}):
         pass
+
+
+def test_our_own_servers_are_never_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        answering = threading.Thread(target=server.handle_request)
+        answering.start()
+        with pytest.raises(urllib.error.HTTPError) as answered:  # it knows no GET, and says so
+            loopback.ask(f"http://127.0.0.1:{server.server_port}", 10)
+        answered.value.close()
+        answering.join()
+    assert answered.value.code == 501
