@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import dagster as dg
 
@@ -15,7 +15,7 @@ from quantmint.assets.graph.releasing import read_inputs
 from quantmint.assets.graph.upstream import local_looks
 from quantmint.assets.mint import Mint, open_mint
 from quantmint.assets.release.publishing import Asked, Released, release
-from quantmint.assets.release.terms import FILE, Terms
+from quantmint.assets.release.terms import FILE, HUB, Terms
 from quantmint.assets.release.withdrawing import Withdrawal, withdraw
 from quantmint.errors import BugError, UserError
 from quantmint.home import find_home
@@ -28,8 +28,6 @@ from quantmint.pipelines.spec import Model
 from quantmint.pipelines.stale import stale
 from quantmint.registry.publish import Published, Target, open_target
 from quantmint.registry.store import Store
-
-HUB: Final = "hub:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +45,7 @@ def with_terms(model: Model, order: Order) -> Model:
     """Return the model with its terms of release, those of the order before the model file's.
 
     Raises:
-        UserError: neither says where a release goes.
+        UserError: neither says where a release goes, or it may not go there.
     """
     terms, to = model.spec.release, order.to
     if terms is None:
@@ -58,14 +56,7 @@ def with_terms(model: Model, order: Order) -> Model:
                 mend="add `release: {hub: owner/name, license: mit}` (docs/releases.md)",
             )
         terms = Terms(hub=to.removeprefix(HUB))
-    place = to or terms.hub or FILE
-    owner = terms.owner if place.startswith(FILE) else place.removeprefix(HUB).partition("/")[0]
-    if owner.casefold() != terms.owner.casefold():
-        raise UserError(
-            f"{model.spec.model} is released by {terms.owner}, and {place} is {owner}'s: who pulls "
-            "it there would be told that it is not its own",
-            mend=f"--to hub:{terms.owner}/NAME; or say `publisher: {owner}` in `release:`",
-        )
+    terms.place(to, model.base)
     if order.key:
         terms = terms.model_copy(update={"key": order.key})
     return Model(model.spec.model_copy(update={"release": terms}), model.file)
@@ -74,7 +65,7 @@ def with_terms(model: Model, order: Order) -> Model:
 def place_of(model: Model, order: Order) -> str:
     """Return the target as `open_target` takes it."""
     assert model.spec.release is not None
-    return order.to.removeprefix(HUB) or model.spec.release.target(model.base)
+    return model.spec.release.place(order.to, model.base)
 
 
 def release_model(model: Model, order: Order) -> Mapping[str, Any]:

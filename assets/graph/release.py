@@ -61,7 +61,7 @@ def release_asset(line: Line, terms: Terms) -> dg.AssetsDefinition:
                 context.instance, line, terms, mint, run=build_of(context)
             )
             asked = Asked(private=config.private, replace=config.replace, restore=config.restore)
-            target = open_target(config.to or terms.target(line.base), report=mint.report)
+            target = open_target(terms.place(config.to, line.base), report=mint.report)
             done = release(mint, inputs, target, asked)
             tracked = track(mint, done)
         shown = releasing.release_metadata(done, tracked=tracked)

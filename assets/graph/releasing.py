@@ -14,7 +14,15 @@ from quantmint.assets.assay.record import Assayed
 from quantmint.assets.convert import Converted
 from quantmint.assets.graph.imatrix import LEAF
 from quantmint.assets.graph.kernels import assay_key
-from quantmint.assets.graph.line import INPUT_TAG, Line, bundle_of, kernel_key, last_metadata
+from quantmint.assets.graph.line import (
+    CODE_TAG,
+    INPUT_TAG,
+    Line,
+    bundle_of,
+    kernel_key,
+    last_metadata,
+)
+from quantmint.assets.graph.model import model_assets
 from quantmint.assets.graph.source import source_before
 from quantmint.assets.kernel_assay import KernelAssay
 from quantmint.assets.mint import Mint
@@ -84,6 +92,13 @@ class _Reader:
     def __init__(self, instance: dg.DagsterInstance, line: Line, mint: Mint) -> None:
         self.instance, self.line, self.mint = instance, line, mint
         self.moments: list[float] = []
+        # A release says what its files were made with: as the model file is now.
+        self.versions = {
+            spec.key: spec.code_version
+            for asset in model_assets(line)
+            if isinstance(asset, dg.AssetsDefinition)
+            for spec in asset.specs
+        }
 
     def inputs(self, terms: Terms, run: str) -> Inputs:
         line, recipe = self.line, self.line.recipe
@@ -107,6 +122,8 @@ class _Reader:
         if event is None or event.asset_materialization is None:
             raise self._stale(f"{key.to_user_string()} was never built")
         tags = event.asset_materialization.tags or {}
+        if key in self.versions and tags.get(CODE_TAG) != self.versions[key]:
+            raise self._stale(f"{key.to_user_string()} was made with other arguments than now")
         for parent, wanted in (made_from or {}).items():
             if tags.get(INPUT_TAG + parent.to_user_string()) != wanted:
                 raise self._stale(

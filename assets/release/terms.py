@@ -9,9 +9,11 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from quantmint.assets.recipe import Strict, hub_repository
+from quantmint.errors import UserError
 from quantmint.registry.manifest.types import Publisher
 
 FILE: Final = "file:"
+HUB: Final = "hub:"
 _LANGUAGE: Final = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*|multilingual|code")
 _LINK: Final = re.compile(r"https://[^\s<>\"'`\\|()\[\]]{1,500}|LICENSE(\.md)?")
 
@@ -76,6 +78,33 @@ class Terms(Strict):
     def owner(self) -> str:
         """Whose releases these are."""
         return self.publisher or str(self.hub).partition("/")[0]
+
+    def place(self, to: str, base: Path) -> str:
+        """Return where a release goes, as `open_target` takes it: to `to`, if that says anything.
+
+        Raises:
+            UserError: it is somebody else's place, or another repository than the release names:
+                who pulls it there would be told that it is not its own.
+        """
+        if not to:
+            return self.target(base)
+        if to.startswith(FILE):
+            return to
+        repo = to.removeprefix(HUB)
+        owner = repo.partition("/")[0]
+        if owner.casefold() != self.owner.casefold():
+            raise UserError(
+                f"these are releases of {self.owner}, and {repo} is {owner}'s: who pulls one there"
+                " would be told that it is not its own",
+                mend=f"--to hub:{self.owner}/NAME; or say `publisher: {owner}` in `release:`",
+            )
+        if self.hub is not None and repo.casefold() != self.hub.casefold():
+            raise UserError(
+                f"these are releases of {self.hub}, which they name: who pulls one from {repo}"
+                " would be told that it is not its own",
+                mend=f"say `hub: {repo}` in `release:`; or --to file:FOLDER, to look at it first",
+            )
+        return repo
 
     def target(self, base: Path) -> str:
         """Return the target as `open_target` takes it; a path is relative to the model file."""

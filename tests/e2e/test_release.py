@@ -20,10 +20,15 @@ from hub import Hub
 from minting import Mint
 from publishing import client_env
 from quantmint.assets.graph.line import last_metadata
+from quantmint.assets.graph.releasing import read_inputs
+from quantmint.assets.mint import open_mint
+from quantmint.errors import UserError
 from quantmint.files import canonical_json
 from quantmint.home import Home
 from quantmint.native.kernels import host_kernel
+from quantmint.pipelines.assembly import line_of
 from quantmint.pipelines.instance import open_instance
+from quantmint.pipelines.spec import Model, load_model
 from quantmint.registry.leases import release_all
 from quantmint.registry.manifest.release import MANIFEST_FILE
 from quantmint.registry.refs import read_ref
@@ -117,6 +122,22 @@ def test_an_unchanged_release_is_not_made_again(mint: Mint, first: Ran) -> None:
     other = mint.run("release", mint.model(), "--to", f"file:{mint.folder / 'other'}", "--json")
     assert other.code == 0, other.err
     assert json.loads(other.out)["sha256"] == json.loads(first.out)["sha256"]
+
+
+def test_nothing_is_released_that_was_made_with_other_arguments(
+    mint: Mint, first: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert first.code == 0
+    monkeypatch.setenv("QUANTMINT_HOME", str(mint.home.root))
+    model = load_model(mint.model())
+    gates = model.spec.gates.model_copy(update={"max_kld": 5.0})
+    line = line_of(Model(model.spec.model_copy(update={"gates": gates}), model.file))
+    terms = model.spec.release
+    assert terms is not None
+    with open_instance(mint.home) as instance:
+        read_inputs(instance, line_of(model), terms, open_mint(print), run="as it was built")
+        with pytest.raises(UserError, match="was made with other arguments than now: nothing is"):
+            read_inputs(instance, line, terms, open_mint(print), run="with another gate")
 
 
 def test_the_command_line_verifies_a_release(mint: Mint, first: Ran, tmp_path: Path) -> None:

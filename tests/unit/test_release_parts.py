@@ -17,6 +17,7 @@ from quantmint.assets.release.described import LONGEST, one_line
 from quantmint.assets.release.history import Local
 from quantmint.assets.release.stops import params_bytes, stop_texts
 from quantmint.assets.release.terms import Terms
+from quantmint.errors import UserError
 from quantmint.pipelines.assembly import build_definitions
 from quantmint.pipelines.spec import load_model
 from quantmint.registry.gguf import Gguf
@@ -262,3 +263,25 @@ def test_a_release_is_signed_anew_in_the_last_quarter_of_its_life(
     fields = {"created": time_text(begun), "expires": time_text(begun + timedelta(days=100))}
     desk: Any = SimpleNamespace(now=begun + timedelta(days=day))
     assert settling._holds(desk, manifest.model_copy(update=fields)) == holds
+
+
+@pytest.mark.parametrize(
+    ("to", "expected"),
+    [("", "org/Name-GGUF"), ("hub:Org/name-gguf", "Org/name-gguf"), ("file:/tmp/x", "file:/tmp/x")],
+)
+def test_where_a_release_goes(to: str, expected: str) -> None:
+    assert Terms(hub="org/Name-GGUF").place(to, Path("/base")) == expected
+
+
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("hub:other/Name-GGUF", "these are releases of org, and other/Name-GGUF is other's"),
+        ("hub:org/Second-GGUF", "these are releases of org/Name-GGUF, which they name"),
+    ],
+)
+def test_where_a_release_does_not_go(to: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Terms(hub="org/Name-GGUF").place(to, Path("/base"))
+    path = Terms(path="registry", publisher="org", license="mit", base_model="a/b")
+    assert path.place("hub:org/Second-GGUF", Path("/base")) == "org/Second-GGUF"
