@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ variants: [{variants}]
 assay: {{contexts: [128], chunks: 4, tasks: false, prompt: Say something}}
 {more}
 """
+BROKEN = "BertTokenizer"
 CHECKPOINT = ROOT / "assets" / "embedded" / "phi-3-nano"
 
 
@@ -46,6 +48,13 @@ def write_model(
     (folder / f"{name}.yaml").write_text(text)
 
 
+def break_tokenizer(checkpoint: Path) -> None:
+    """Let a checkpoint name a class that can't read its vocabulary: it converts all the same."""
+    (checkpoint / "tokenizer.json").unlink()
+    path = checkpoint / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer_class": BROKEN}))
+
+
 @pytest.fixture(scope="module")
 def world(
     chrome: Browser, tmp_path_factory: pytest.TempPathFactory, built_home: Home, bundle: Bundle
@@ -58,6 +67,8 @@ def world(
     write_model(models, "strict", more="gates: {max_kld: 0.000001}")
     write_model(models, "pick", variants="Q8_0, Q4_K_M")
     write_model(models, "mend", source="comes-later")
+    break_tokenizer(shutil.copytree(CHECKPOINT, models / "broken-checkpoint"))
+    write_model(models, "broken", source="broken-checkpoint")
     (models / "damaged.yaml").write_text("model: damaged\nsuorce: {path: checkpoint}\n")
     home = seed(Home(folder / "home"), built_home)
     service = Service(home, env={"QUANTMINT_MODELS": str(models)})

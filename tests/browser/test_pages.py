@@ -8,7 +8,7 @@ import shutil
 import pytest
 from playwright.sync_api import expect
 
-from browser.conftest import CHECKPOINT, World
+from browser.conftest import BROKEN, CHECKPOINT, World
 from browser.pages import RUN_PATIENCE, Pages
 from quantmint.native.kernels import host_kernel
 
@@ -52,6 +52,13 @@ def test_one_variant_is_made_and_its_tracking_page_followed(world: World, pages:
     run = opened.value
     expect(run.get_by_text(re.compile(r"^mini@[0-9a-f]{8}$")).first).to_be_visible()
     expect(run.get_by_text(re.compile("digest.Q4_K_M|Q4_K_M/bytes")).first).to_be_visible()
+
+
+def test_a_broken_model_is_seen_failing_with_its_reason(world: World, pages: Pages) -> None:
+    assert build(world, pages, "broken/fp16_gguf") == "FAILURE"
+    pages.open("/assets/broken/fp16_gguf?view=checks&checkDetail=tokenizer")
+    pages.sees("Failed")
+    pages.sees(re.compile(f"names {BROKEN}, which does not read tokenizer.model"))
 
 
 def test_a_gate_is_seen_failing_with_its_reason(world: World, pages: Pages) -> None:

@@ -110,7 +110,7 @@ def test_one_change_starts_one_run(
 def test_a_build_at_the_keyboard_is_no_time_for_another(
     here: Changing, instance: dg.DagsterInstance, model: Model
 ) -> None:
-    (here.checkpoint / "added_tokens.json").write_text('{"<|placeholder1|>": 32001}')
+    (here.checkpoint / "added_tokens.json").write_text('{"<|placeholder3|>": 32003}')
     here.commit()
     with building(here.home, "mini"), building(here.home, "mini"):
         assert turn(instance, here, model) == "a command builds mini"
@@ -123,7 +123,7 @@ def test_a_state_that_comes_back_and_lost_bytes_start_a_run_too(
 ) -> None:
     added = here.checkpoint / "added_tokens.json"
     first = added.read_bytes() if added.exists() else None
-    added.write_text('{"<|placeholder1|>": 32001}')
+    added.write_text('{"<|placeholder4|>": 32004}')
     here.commit()
     start(instance, model, dg.DagsterRunStatus.SUCCESS)
     # Nothing came of it: it is not asked for a second time.
@@ -134,7 +134,7 @@ def test_a_state_that_comes_back_and_lost_bytes_start_a_run_too(
     here.commit()
     start(instance, model, dg.DagsterRunStatus.SUCCESS)
     assert here.run("build", here.file, "--refresh").code == 0
-    added.write_text('{"<|placeholder1|>": 32001}')
+    added.write_text('{"<|placeholder4|>": 32004}')
     here.commit()
     assert "source_weights" in turn(instance, here, model)
     start(instance, model, dg.DagsterRunStatus.SUCCESS)
