@@ -24,7 +24,7 @@ from quantmint import names
 from quantmint.errors import IntegrityError, QuantmintError, UserError
 from quantmint.files import canonical_json, fsync_folder, full_disk_explained
 from quantmint.registry.leases import exclusive
-from quantmint.registry.store import Blob, Store, missing
+from quantmint.registry.store import Blob, Store
 from quantmint.registry.trees import load_tree, looks_like_tree, tree_is_whole
 
 FORMAT: Final = 1
@@ -207,11 +207,7 @@ def _blob(sha256: str, size: int) -> Blob:
 
 
 def _require_whole(store: Store, blob: Blob) -> None:
-    if not store.has(blob):
-        raise missing(blob)
-    with store.path(blob.sha256).open("rb") as file:
-        head = file.read(32)
-    if not looks_like_tree(head):
+    if not looks_like_tree(store.using(blob, _head)):
         return
     try:
         tree = load_tree(store, blob)
@@ -222,6 +218,11 @@ def _require_whole(store: Store, blob: Blob) -> None:
             f"files of the folder {blob.sha256} are not in the store",
             mend="build the model again: quantmint build MODEL",
         )
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(32)
 
 
 def _make(store: Store, path: Path, data: bytes) -> None:

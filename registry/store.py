@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from quantmint import names
 from quantmint.errors import BugError, IntegrityError, UserError
@@ -45,6 +45,10 @@ from quantmint.registry.sweeping import Trashed, put_back, sweep, trashed
 from quantmint.registry.verifying import Fault, verify_objects
 
 ATTRIBUTE: Final = "user.quantmint.sha256"
+# How often an object is looked for that collectors may have away for a moment: each of them does
+# so once at most after it was pinned.
+_LOOKS: Final = range(8)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +210,34 @@ class Store:
         Raises:
             IntegrityError: it is missing, larger than `limit`, or not what its name says.
         """
-        if blob.size > limit or not self.has(blob):
+        if blob.size > limit:
             raise missing(blob)
         path = self.path(blob.sha256)
         with full_disk_explained(path):
-            data = path.read_bytes()
+            data = self.using(blob, Path.read_bytes)
         if hashlib.sha256(data).hexdigest() != blob.sha256:
             raise corrupt(path)
         return data
+
+    def using(self, blob: Blob, use: Callable[[Path], T]) -> T:
+        """Return what `use` makes of the object's path; it stays (see `open`).
+
+        Where the file system's locks don't work, a collector may have it away for the moment
+        between its two looks (see `gc`): it is put back, and used then.
+
+        Raises:
+            IntegrityError: the object is not in the store.
+        """
+        path = self.path(blob.sha256)
+        for _ in _LOOKS:
+            if not self.has(blob):
+                break
+            try:
+                return use(path)
+            except FileNotFoundError:
+                if path.exists():  # something else is missing
+                    raise
+        raise missing(blob)
 
     def link(self, blob: Blob, target: Path) -> None:
         """Make the object appear as `target`: a clone, else a hard link, else a copy.
@@ -231,7 +255,7 @@ class Store:
             make_folders(target.parent)
             staged = temporary_name(target)
             try:
-                share(self.path(blob.sha256), staged)
+                self.using(blob, lambda path: share(path, staged))
                 move_into_place(staged, target)
             finally:
                 with contextlib.suppress(OSError):
@@ -278,16 +302,20 @@ class Store:
         with full_disk_explained(self.root):
             if not self._is_open:
                 return _size_of(path)
-            # Looked at twice: it may be put back between the first look and the one at the trash.
-            if _size_of(path) is None and not self._moved_out(sha256) and _size_of(path) is None:
+            # More than one look: between a look at its place and one at the trash it may be put
+            # back, and by then another collector may have it.
+            if not any(_size_of(path) is not None or self._moved_out(sha256) for _ in _LOOKS):
                 return None
             # Pinned first and looked at then: who moves it out from now on sees the pin. It may
             # have been moved out just before; then it is put back, or it is gone for good.
             self.keep(sha256)
-            if _size_of(path) is None:
+            for _ in _LOOKS:
+                size = _size_of(path)
+                if size is not None:
+                    return size
                 for item in self._moved_out(sha256):
                     put_back(self, item)
-            return _size_of(path)
+            return None
 
     def _moved_out(self, sha256: str) -> list[Trashed]:
         return [t for t in trashed(self) if t.sha256 == sha256 and t.kind == "object"]

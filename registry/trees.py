@@ -164,16 +164,13 @@ def _is_complete(folder: Path, tree: Tree) -> bool:
 
 
 def _place(store: Store, file: TreeFile, target: Path) -> None:
-    if not store.has(file.blob):
-        raise missing(file.blob)
     target.parent.mkdir(parents=True, exist_ok=True)
-    source = store.path(file.blob.sha256)
     if file.executable:
-        clone_or_copy(source, target)
+        store.using(file.blob, lambda source: clone_or_copy(source, target))
         target.chmod(0o555)
         fsync_file(target)
     else:
-        share(source, target)
+        store.using(file.blob, lambda source: share(source, target))
 
 
 def _swap_in(staged: Path, final: Path, tree: Tree) -> None:

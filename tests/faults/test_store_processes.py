@@ -70,6 +70,7 @@ datas = [f"object {n}".encode() * 50 for n in range(4)]
 blobs = [Blob(hashlib.sha256(d).hexdigest(), len(d)) for d in datas]
 def look(n):
     assert store.has(blobs[n]), "a pinned object is gone"
+    assert store.read(blobs[n]) == datas[n]
     if locks:  # with locks it is not away even for a moment
         assert store.path(blobs[n].sha256).read_bytes() == datas[n]
 for turn in range(int(sys.argv[4])):
