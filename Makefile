@@ -7,7 +7,7 @@ export CMAKE_ARGS := -DLLAMA_BUILD=OFF
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install demo test lint types sizes unit ui bench bench-demo bench-memory \
-        bench-ladder bench-assay bench-store bench-kernels sweep-store sweep-ladder transfer-matrix kill-table bench-pull bench-install bench-ui screenshots fuzz-gguf hub-crosscheck lock clean
+        bench-ladder bench-assay bench-store bench-kernels sweep-store sweep-folder sweep-ladder transfer-matrix kill-table bench-pull bench-install bench-ui screenshots fuzz-gguf hub-crosscheck lock clean
 
 help:
 	@echo "make demo    build, test and show the embedded model, end to end"
@@ -69,6 +69,10 @@ bench-store: install
 sweep-store: install
 	cd tests && ../$(BIN)/python -m sweeps.sweep --errors 2600
 	cd tests && ../$(BIN)/python -m sweeps.power
+
+# The same of a release to a folder registry: about 30 CPU minutes.
+sweep-folder: install
+	cd tests && ../$(BIN)/python -m sweeps.folder
 
 # Ten million blocks of each type against ggml's own functions: many hours.
 sweep-ladder: install

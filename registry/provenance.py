@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from quantmint.errors import IntegrityError
+from quantmint.registry.hub_address import PUBLIC_HUB
 from quantmint.registry.manifest.codec import from_bytes, to_bytes
 from quantmint.registry.manifest.release import Calibration, Manifest, Source, Toolchain
 from quantmint.registry.manifest.statement import (
@@ -50,6 +51,7 @@ class Built:
     """What provenance is made of: the same values as in the manifest, and the exact commands.
 
     `files` maps each GGUF file's name to its sha256; `commands` a step's name to its arguments.
+    `hub` is the address of the hub that the source came from.
     """
 
     files: Mapping[str, str]
@@ -59,6 +61,7 @@ class Built:
     assay: Sequence[TextEntry]
     commands: Mapping[str, Sequence[str]]
     run: Run
+    hub: str = PUBLIC_HUB
 
 
 def statement_of(built: Built) -> Statement:
@@ -96,7 +99,7 @@ def statement_of(built: Built) -> Statement:
 
 
 def _dependencies(built: Built) -> tuple[Dependency, ...]:
-    rows = list(_source_rows(built.source))
+    rows = list(_source_rows(built.source, built.hub))
     tools = built.toolchain
     rows.append(
         Dependency(
@@ -114,9 +117,9 @@ def _dependencies(built: Built) -> tuple[Dependency, ...]:
     return tuple(rows)
 
 
-def _source_rows(source: Source) -> Sequence[Dependency]:
+def _source_rows(source: Source, hub: str) -> Sequence[Dependency]:
     at = f"@{source.commit}" if source.commit else ""
-    uri = f"https://huggingface.co/{source.name}{at}" if source.kind == "hub" else None
+    uri = f"{hub}/{source.name}{at}" if source.kind == "hub" else None
     return [
         Dependency(
             name=f"source {file.path}",

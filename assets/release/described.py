@@ -17,6 +17,7 @@ from quantmint.native.host import cpu_name
 from quantmint.native.pin import current_pin
 from quantmint.native.toolchain import find_toolchain
 from quantmint.registry import gguf
+from quantmint.registry.hub_address import PUBLIC_HUB, shown_hub
 from quantmint.registry.manifest.release import KernelBuild, Source, Toolchain
 from quantmint.registry.manifest.types import ListedFile, TextEntry
 from quantmint.registry.trees import load_tree
@@ -149,6 +150,13 @@ def commands_of(inputs: Inputs) -> dict[str, tuple[str, ...]]:
 def _recipe_rows(recipe: Recipe) -> dict[str, object]:
     said = recipe.model_dump(mode="json", exclude_defaults=True)
     return {key: value for key, value in said.items() if key not in {"release", "refresh"}}
+
+
+def hub_of(inputs: Inputs) -> str:
+    """Return the address of the hub that the source came from; the public one, if from none."""
+    repo = inputs.recipe.source.hub
+    hub, found, _ = inputs.source.origin.partition(f"/{repo}/tree/")
+    return shown_hub(hub) if repo is not None and found else PUBLIC_HUB
 
 
 def base_model_of(inputs: Inputs) -> str:

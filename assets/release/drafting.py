@@ -15,6 +15,7 @@ from quantmint.assets.release.judging import Judged
 from quantmint.files import canonical_json
 from quantmint.registry.card.facts import CardFacts
 from quantmint.registry.card.make import make_card
+from quantmint.registry.hub_address import PUBLIC_HUB, hub_address, shown_hub
 from quantmint.registry.linter.card import ATTRIBUTES as ATTRIBUTES_TEXT
 from quantmint.registry.manifest.release import (
     KEY_FILE,
@@ -132,6 +133,8 @@ def make_draft(mint: Mint, inputs: Inputs, judged: tuple[Judged, ...], key: Sign
             stops=stops.stop_texts(inputs.fp16.header),
             key_id=key.public.id,
             key_file=KEY_FILE,
+            hub=shown_hub(hub_address()) if terms.hub is not None else PUBLIC_HUB,
+            base_hub=described.hub_of(inputs),
         ),
         built=Built(
             files={v.file.path: v.file.sha256 for v in variants},
@@ -141,6 +144,7 @@ def make_draft(mint: Mint, inputs: Inputs, judged: tuple[Judged, ...], key: Sign
             assay=texts,
             commands=described.commands_of(inputs),
             run=Run(inputs.run, time_text(inputs.started), time_text(inputs.finished)),
+            hub=described.hub_of(inputs),
         ),
     )
 

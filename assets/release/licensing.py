@@ -12,9 +12,9 @@ from quantmint.assets.release.inputs import Inputs
 from quantmint.assets.source import source_licenses
 from quantmint.assets.sources import licenses
 from quantmint.errors import UserError
+from quantmint.registry.hub_address import hub_address, shown_hub
 from quantmint.registry.store import Blob
 
-HUB: Final = "https://huggingface.co"
 LINKED: Final = ("LICENSE", "LICENSE.md")
 
 
@@ -51,7 +51,8 @@ def license_link_of(inputs: Inputs, names: Collection[str]) -> str | None:
     if link is None:
         link = next((name for name in LINKED if name in names), None)
     if link is None and terms.hub is not None:
-        link = next((f"{HUB}/{terms.hub}/blob/main/{n}" for n in names if _is_license(n)), None)
+        hub = shown_hub(hub_address())
+        link = next((f"{hub}/{terms.hub}/blob/main/{n}" for n in names if _is_license(n)), None)
     if link is None and terms.license == "other":
         raise UserError(
             f"{inputs.recipe.model}: its license is `other`, and nothing says where it can be read",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +16,10 @@ from quantmint.assets.sources import checkpoint
 from quantmint.errors import IntegrityError, SourceError, UserError
 from quantmint.files import alone, digest_of, human_bytes, sha256_of
 from quantmint.registry.actions import Action, Outcome, perform
+from quantmint.registry.hub_address import hub_address
 from quantmint.registry.store import Blob
 from quantmint.registry.trees import TreeFile, check_path, put_tree
 
-DEFAULT_ENDPOINT = "https://huggingface.co"
 # Seconds without a word from the Hub; its client by itself waits for ever.
 PATIENCE: Final = 20.0
 Kind = Literal["model", "dataset"]
@@ -58,11 +57,6 @@ class Commit:
         return tuple(file for file in self.files if file.name in names)
 
 
-def endpoint() -> str:
-    """Return the Hub in use: `HF_ENDPOINT`, or the public one."""
-    return (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
-
-
 def resolve(repo: str, revision: str, *, kind: Kind = "model") -> Commit:
     """Ask the Hub once which commit a revision is, and which files it has.
 
@@ -72,7 +66,7 @@ def resolve(repo: str, revision: str, *, kind: Kind = "model") -> Commit:
     from huggingface_hub import HfApi
 
     with _explained(repo, revision):
-        api = HfApi(endpoint=endpoint())
+        api = HfApi(endpoint=hub_address())
         ask = api.dataset_info if kind == "dataset" else api.model_info
         info = ask(repo, revision=revision, files_metadata=True, timeout=PATIENCE)
     if info.sha is None:
@@ -86,7 +80,7 @@ def resolve(repo: str, revision: str, *, kind: Kind = "model") -> Commit:
         )
         for s in info.siblings or ()
     )
-    return Commit(endpoint(), repo, info.sha, files, kind)
+    return Commit(hub_address(), repo, info.sha, files, kind)
 
 
 def fetch_commit(mint: Mint, commit: Commit, family: str | None, known: frozenset[str]) -> Outcome:
@@ -269,11 +263,11 @@ def _explained(repo: str, revision: str) -> Iterator[None]:
     except GatedRepoError:
         raise SourceError(
             f"{repo} is gated: its owner asks for an agreement first",
-            mend=f"accept it at {endpoint()}/{repo}, then `hf auth login` (or set HF_TOKEN)",
+            mend=f"accept it at {hub_address()}/{repo}, then `hf auth login` (or set HF_TOKEN)",
         ) from None
     except RepositoryNotFoundError:
         raise SourceError(
-            f"there is no repository {repo} on {endpoint()}, or it is private to others",
+            f"there is no repository {repo} on {hub_address()}, or it is private to others",
             mend="check the name in `source: {hub: ...}`; for a private one `hf auth login`",
         ) from None
     except RevisionNotFoundError:
@@ -283,7 +277,7 @@ def _explained(repo: str, revision: str) -> Iterator[None]:
         ) from None
     except (httpx2.TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise SourceError(
-            f"the Hub at {endpoint()} can't be reached ({_first_line(error)})",
+            f"the Hub at {hub_address()} can't be reached ({_first_line(error)})",
             mend="check the network, HF_ENDPOINT and HF_HUB_OFFLINE, and run again",
             retryable=not is_offline_mode(),
         ) from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quantmint.registry.hub_address import PUBLIC_HUB
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFacts:
@@ -11,7 +13,8 @@ class CardFacts:
 
     `prompt` is one turn as the model's own template renders it, `{prompt}` in it; `stops` are the
     texts that end a turn. `key_id` is the id of the key that signed, `key_file` its public half's
-    path in the release.
+    path in the release. `hub` is the address of the hub that the release goes to, `base_hub` of
+    the one with the base model.
     """
 
     base_model: str
@@ -24,3 +27,5 @@ class CardFacts:
     stops: tuple[str, ...] = ()
     key_id: str
     key_file: str
+    hub: str = PUBLIC_HUB
+    base_hub: str = PUBLIC_HUB

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from quantmint.registry.card import numbers
 from quantmint.registry.card.escape import code, escaped, fenced
 from quantmint.registry.card.facts import CardFacts
 from quantmint.registry.card.front import front_matter
+from quantmint.registry.hub_address import PUBLIC_HUB
 from quantmint.registry.manifest.release import (
     MANIFEST_FILE,
     MODEL_SIGNATURE_FILE,
@@ -37,7 +39,7 @@ def make_card(manifest: Manifest, facts: CardFacts) -> bytes:
 
 
 def _intro(manifest: Manifest, facts: CardFacts) -> Iterator[str]:
-    base = f"[{escaped(facts.base_model)}](https://huggingface.co/{facts.base_model})"
+    base = f"[{escaped(facts.base_model)}]({facts.base_hub}/{facts.base_model})"
     yield (
         f"Quantized from {base} with llama.cpp {code(manifest.toolchain.llama_cpp_commit[:12])}. "
         f"Release {manifest.release} of {manifest.created[:10]}: each file was measured as it is, "
@@ -66,18 +68,25 @@ def _running(manifest: Manifest, facts: CardFacts) -> Iterator[str]:
     yield "## How to run it"
     yield "quantmint (checks the signature and every byte):"
     # Without a repository the reader knows which folder the registry is, and we do not.
-    yield fenced(f"quantmint pull {repo or 'file:FOLDER'}:{name}", "sh")
+    at = _hub_first(facts)
+    yield fenced(f"{at}quantmint pull {repo or 'file:FOLDER'}:{name}", "sh")
     if repo is not None:
         yield "llama.cpp:"
-        yield fenced(f"llama-cli -hf {repo}:{name}\nllama-server -hf {repo}:{name}", "sh")
-        yield "Ollama:"
-        yield fenced(f"ollama run hf.co/{repo}:{name}", "sh")
-        yield "LM Studio:"
-        yield fenced(f"lms get https://huggingface.co/{repo}@{name}", "sh")
+        yield fenced(f"{at}llama-cli -hf {repo}:{name}\n{at}llama-server -hf {repo}:{name}", "sh")
+        if facts.hub == PUBLIC_HUB:  # the only one that these two know
+            yield "Ollama:"
+            yield fenced(f"ollama run hf.co/{repo}:{name}", "sh")
+            yield "LM Studio:"
+            yield fenced(f"lms get {PUBLIC_HUB}/{repo}@{name}", "sh")
     else:
         yield "llama.cpp, in the folder of the release:"
         yield fenced(f"llama-cli -m {one.file.path}\nllama-server -m {one.file.path}", "sh")
     yield from _prompt(manifest, facts)
+
+
+def _hub_first(facts: CardFacts) -> str:
+    """Return what stands before a command that would else ask the public hub for that name."""
+    return "" if facts.hub == PUBLIC_HUB else f"HF_ENDPOINT={shlex.quote(facts.hub)} "
 
 
 def _prompt(manifest: Manifest, facts: CardFacts) -> Iterator[str]:
@@ -140,7 +149,9 @@ def _provenance(manifest: Manifest, facts: CardFacts) -> Iterator[str]:
     )
     scope = f"{manifest.publisher}/{manifest.model}"
     repo = manifest.repository
-    fetch = f"hf download {repo} --local-dir FOLDER\n" if repo is not None else ""
+    fetch = (
+        f"{_hub_first(facts)}hf download {repo} --local-dir FOLDER\n" if repo is not None else ""
+    )
     yield fenced(
         f"{fetch}quantmint keys trust FOLDER/{facts.key_file} --for {scope}\n"
         "quantmint verify FOLDER --strict",

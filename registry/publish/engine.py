@@ -101,7 +101,7 @@ def work_folder(parent: Path) -> Iterator[Path]:
     """Give a fresh folder for what is read back; it is gone when the block ends.
 
     Raises:
-        UserError: it can't be made.
+        UserError: it can't be made; or a disk was full, or failed, inside the block.
     """
     try:
         with full_disk_explained(parent):
@@ -113,7 +113,8 @@ def work_folder(parent: Path) -> Iterator[Path]:
             mend="set QUANTMINT_HOME to a folder of your own",
         ) from error
     try:
-        yield Path(name)
+        with full_disk_explained(parent):
+            yield Path(name)
     finally:
         shutil.rmtree(name, ignore_errors=True)
 
@@ -137,8 +138,11 @@ class _Run:
         is_on_main = head.is_release(files)
         is_tagged = self._check_tag(refs)
         if is_on_main and is_tagged:
+            mended = self.target.mend(files)
+            for path in mended:
+                self.options.report(f"put back {path}: it was damaged or gone")
             self._tidy(refs)
-            return self._published(head.commit, changed=False)
+            return self._published(head.commit, changed=False, sent=mended)
         status = read_status(self.target, head, self.folder, self.options.believe)
         self._check_withdrawn(status)
         if is_on_main:

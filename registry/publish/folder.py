@@ -80,7 +80,7 @@ class FolderTarget:
             if private and not self.root.exists():
                 self.root.mkdir(parents=True, mode=0o700)
             for folder in ("commits", "releases", "extra", "tags", "staging"):
-                (self.root / folder).mkdir(parents=True, exist_ok=True)
+                make_folders(self.root / folder)
             sweep_temporaries(self.root)
             self._settle()
             return self._head().snapshot
@@ -109,16 +109,25 @@ class FolderTarget:
         sent = []
         with self._explained():
             folder = self.root / "staging" / candidate
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folders(folder)
             known = {entry.sha256: self.root / at for entry, at in self._head().files.values()}
             for file in files.files:
-                path = folder / file.path
-                if path.is_file() and sha256_of(path) == file.blob.sha256:
+                path, there = folder / file.path, known.get(file.blob.sha256)
+                if _holds(path, file.blob):
                     continue
-                if not _link(known.get(file.blob.sha256), path):
+                if there is not None and _holds(there, file.blob):
+                    _link(there, path)
+                else:
                     _place(file, path)
                     sent.append(file.path)
             return Staged(self._staged(candidate), tuple(sent))
+
+    def mend(self, files: FileSet) -> tuple[str, ...]:
+        """Put back the files of main that are damaged or gone; return their paths."""
+        with self._explained():
+            rows = self._head().files
+            listed = [(f, self.root / rows[f.path][1]) for f in files.files if f.path in rows]
+            return tuple(file.path for file, path in listed if self._mended(file, path))
 
     def fetch(self, revision: str, path: str, blob: Blob, folder: Path) -> Path:  # noqa: ARG002
         """Return the file where it lies."""
@@ -174,19 +183,39 @@ class FolderTarget:
         final = self.root / place
         assert change.staged is not None
         staged = self.root / "staging" / change.staged.commit
-        if not final.is_dir():
-            whole = temporary_name(staged.with_name(change.label))
-            try:
-                for file in change.put:
-                    (staged / file.path).chmod(0o444)
-                    _link(staged / file.path, whole / file.path)
-                move_into_place(whole, final)
-            except OSError:
-                if not final.is_dir():  # not another publisher of the same files
-                    raise
-            finally:
-                shutil.rmtree(whole, ignore_errors=True)
+        if final.is_dir():  # of a run that was killed, of another publisher, or gone back to
+            for file in change.put:
+                self._mended(file, final / file.path)
+            return place
+        whole = temporary_name(staged.with_name(change.label))
+        try:
+            for file in change.put:
+                (staged / file.path).chmod(0o444)
+                fsync_file(staged / file.path)
+                _link(staged / file.path, whole / file.path)
+            move_into_place(whole, final)
+        except OSError:
+            if not final.is_dir():  # not another publisher of the same files
+                raise
+        finally:
+            shutil.rmtree(whole, ignore_errors=True)
         return place
+
+    def _mended(self, file: ReleaseFile, path: Path) -> bool:
+        """Put a file of a release back if other bytes or none are there; return whether it was so.
+
+        Releases share what stays the same by links: every name of the bad one is mended.
+        """
+        if _holds(path, file.blob):
+            return False
+        bad = path.stat() if path.is_file() else None
+        _place(file, path)
+        path.chmod(0o444)
+        fsync_file(path)
+        for other in (self.root / "releases").rglob("*"):
+            if bad is not None and os.path.samestat(other.lstat(), bad):
+                _link(path, other)
+        return True
 
     def _record(
         self, head: _Commit, files: Mapping[str, tuple[Entry, str]], change: Change
@@ -342,14 +371,20 @@ def _place(file: ReleaseFile, path: Path) -> None:
         staged.unlink(missing_ok=True)
 
 
-def _link(source: Path | None, path: Path) -> bool:
-    """Make `path` another name of a file of this registry; False if there is no such file."""
-    if source is None or not source.is_file():
-        return False
+def _link(source: Path, path: Path) -> None:
+    """Make `path` another name of a file of this registry."""
     make_folders(path.parent)
-    path.unlink(missing_ok=True)
-    os.link(source, path)
-    return True
+    staged = temporary_name(path)
+    try:
+        os.link(source, staged)
+        move_into_place(staged, path)
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def _holds(path: Path, blob: Blob) -> bool:
+    """Return whether the file is there with these bytes."""
+    return path.is_file() and path.stat().st_size == blob.size and sha256_of(path) == blob.sha256
 
 
 def _write_once(path: Path, body: bytes) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from quantmint.errors import IntegrityError, RegistryError, UserError
 from quantmint.files import human_bytes
+from quantmint.registry.hub_address import hub_address
 from quantmint.registry.publish.engine import moved
 from quantmint.registry.publish.fetch import fetch
 from quantmint.registry.publish.files import FileSet, ReleaseFile
@@ -20,7 +21,6 @@ from quantmint.registry.publish.target import Change, Entry, Refs, Snapshot, Sta
 from quantmint.registry.publish.trouble import (
     Contact,
     Patience,
-    endpoint_from,
     status_of,
     token_from,
 )
@@ -50,7 +50,7 @@ def hub_target(
     """
     if len(repo) > 96 or REPO.fullmatch(repo) is None or ".." in repo or "--" in repo:
         raise UserError(f"{repo[:96]!r} is no repository", mend="write owner/name")
-    base, secret = endpoint_from(endpoint), token_from(token)
+    base, secret = hub_address(endpoint), token_from(token)
     refuse_unsafe(base, has_token=secret is not None)
     contact = Contact(
         endpoint=base,
@@ -100,18 +100,22 @@ class HubTarget:
                 return None
 
         found = self.contact.ask("looking at the repository", find)
-        if found is not None and private and found.private is False:
-            raise UserError(
-                f"{self.name} is public, and a private release was asked for",
-                mend="make the repository private in its settings first; or release without it",
-            )
+        self._check_private(found, private=private)
         if found is None:
             self.contact.report(f"creating {self.name}" + (" (private)" if private else ""))
             self.contact.ask(
                 "creating the repository",
                 lambda: self.api.create_repo(repo, private=private, exist_ok=True),
             )
+            self._check_private(self.contact.ask("looking at it", find), private=private)
         return self.at("main")
+
+    def _check_private(self, found: ModelInfo | None, *, private: bool) -> None:
+        if found is not None and private and found.private is False:
+            raise UserError(
+                f"{self.name} is public, and a private release was asked for",
+                mend="make the repository private in its settings first; or release without it",
+            )
 
     def refs(self) -> Refs:
         """Return all branches and tags."""
@@ -163,6 +167,10 @@ class HubTarget:
             now, names = self._upload(candidate, group, now)
             sent += names
         return Staged(now, tuple(sent))
+
+    def mend(self, files: FileSet) -> tuple[str, ...]:  # noqa: ARG002
+        """Return none: the hub itself looks after the bytes that it took."""
+        return ()
 
     def fetch(self, revision: str, path: str, blob: Blob, folder: Path) -> Path:
         """Return a local file with what is served, fetched as any client would."""

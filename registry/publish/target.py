@@ -115,6 +115,9 @@ class Target(Protocol):
     def stage(self, candidate: str, files: FileSet, head: Snapshot) -> Staged:
         """Bring the files to a branch of that name; what it has already is not sent again."""
 
+    def mend(self, files: FileSet) -> tuple[str, ...]:
+        """Put back what main lists and no longer holds, where that can be; return the paths."""
+
     def fetch(self, revision: str, path: str, blob: Blob, folder: Path) -> Path:
         """Return a local file with what is served, of at most the blob's size, not yet hashed."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from quantmint.errors import QuantmintError, RegistryError, UserError
+from quantmint.registry.waiting import asked_wait
 
 T = TypeVar("T")
 XET_STATUS: Final = re.compile(r"HTTP status (?:client|server) error \((\d{3})\b")
@@ -181,15 +180,8 @@ def may_pass(error: BaseException) -> bool:
 
 def retry_after(error: BaseException) -> float | None:
     """Return the seconds that the hub asks to wait, if it does."""
-    text = _headers(_from_chain(error)).get("Retry-After", "").strip()
-    if text.isdecimal():
-        return float(text)
-    moment = email.utils.parsedate_to_datetime(text) if _is_date(text) else None
-    return None if moment is None else max(0.0, moment.timestamp() - time.time())
-
-
-def _is_date(text: str) -> bool:
-    return email.utils.parsedate(text) is not None
+    found = _from_chain(error)
+    return asked_wait(_headers(found), is_limited=status_of(found) == 429)
 
 
 def _headers(error: BaseException) -> dict[str, str]:
@@ -246,8 +238,3 @@ def token_from(explicit: str | None) -> str | None:
             mend="hf auth login  (or set HF_TOKEN anew, without spaces and line ends)",
         )
     return token
-
-
-def endpoint_from(explicit: str | None) -> str:
-    """Return the hub to use: the given one, `HF_ENDPOINT`, or the public one."""
-    return (explicit or os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")

@@ -54,8 +54,9 @@ def yank(
         add = said.as_files(options.sign)
         change = _change(release, reason, head, yanked, add)
         head = target.apply(change)
-        if not change.is_done(target.at("main")):
-            raise RegistryError(f"main of {target.name} does not show the yank of {release}")
+        # The commit itself is looked at: main may be somebody else's next one by now.
+        if not change.is_done(target.at(head.commit)):
+            raise RegistryError(f"commit {head.commit[:12]} does not show the yank of {release}")
     is_tagged = YANKED + release in refs.tags
     if not is_tagged:
         target.tag(YANKED + release, yanked.commit, reason)

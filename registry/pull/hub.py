@@ -9,7 +9,8 @@ from typing import Any, Final
 from urllib.parse import quote, urljoin
 
 from quantmint.errors import UserError
-from quantmint.registry.publish.trouble import endpoint_from, token_from
+from quantmint.registry.hub_address import hub_address
+from quantmint.registry.publish.trouble import token_from
 from quantmint.registry.pull.places import MOST_FILES, File, Listing, file_of, nonsense
 from quantmint.registry.pull.reference import REPOSITORY
 from quantmint.registry.pull.web import Web
@@ -115,7 +116,7 @@ def hub_place(repo: str, *, endpoint: str | None = None, token: str | None = Non
     Raises:
         UserError: the address or the token is malformed.
     """
-    return HubPlace(Web(endpoint_from(endpoint), token_from(token)), repo)
+    return HubPlace(Web(hub_address(endpoint), token_from(token)), repo)
 
 
 def search(owner: str, model: str) -> list[str]:
@@ -124,7 +125,7 @@ def search(owner: str, model: str) -> list[str]:
     Raises:
         RegistryError, UserError: see `Web.get`.
     """
-    web = Web(endpoint_from(None), token_from(None))
+    web = Web(hub_address(None), token_from(None))
     author = f"{web.base}/api/models?author={quote(owner, safe='')}"
     wanted = {f"{owner}/{model}-gguf".casefold(), f"{owner}/{model}".casefold()}
 

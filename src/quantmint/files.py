@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,11 +65,18 @@ def fsync_file(path: Path) -> None:
 
 
 def make_folders(folder: Path) -> None:
-    """Make `folder` and whatever is missing above it, so that all of it survives a power cut."""
+    """Make `folder` and whatever is missing above it, so that all of it survives a power cut.
+
+    Raises:
+        NotADirectoryError: a file has its name, or one above it.
+    """
     if folder.is_dir():
         return
     make_folders(folder.parent)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
     fsync_folder(folder.parent)
 
 
@@ -81,18 +89,23 @@ def temporary_name(path: Path) -> Path:
 
 
 def sweep_temporaries(folder: Path, *, older_than: float = 86400.0) -> list[Path]:
-    """Remove temporary files below `folder` that nobody wrote to for `older_than` seconds.
+    """Remove temporary files and folders below `folder`, unwritten for `older_than` seconds.
 
     Whoever was killed, and on whichever host: a write takes minutes, not a day. Returns what was
     removed.
     """
     removed = []
     latest = time.time() - older_than
-    for path in folder.rglob(".*"):
+    for path in list(folder.rglob(".*")):
         with contextlib.suppress(OSError):
-            if _TEMPORARY.fullmatch(path.name) and path.lstat().st_mtime <= latest:
+            found = path.lstat()
+            if not _TEMPORARY.fullmatch(path.name) or found.st_mtime > latest:
+                continue
+            if stat.S_ISDIR(found.st_mode):
+                shutil.rmtree(path)
+            else:
                 path.unlink()
-                removed.append(path)
+            removed.append(path)
     return removed
 
 

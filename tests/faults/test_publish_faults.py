@@ -306,6 +306,16 @@ def test_repositories_that_may_not_be_used(
     hub.tokens[TOKEN + "2"] = "write"
     with pytest.raises(UserError, match="does not accept the token"):
         go(target=target("org/gated"))
+    hub.tokens[TOKEN] = "write"
+    hub.faults.refuse(403, 1, part="/resolve/", X_Error_Code="GatedRepo")
+    with pytest.raises(UserError, match="org/name is gated: its owner asks for an agreement") as at:
+        go()
+    assert at.value.mend == f"accept it at {hub.url}/org/name, and run again"
+    assert "quantmint.json" not in hub.repos["org/name"].files()
+    hub.faults.refuse(404, 1, part="/tree/", X_Error_Code="RepoNotFound")
+    with pytest.raises(UserError, match=r"no repository org/name on .*, or it is hidden from you"):
+        go()
+    go()  # what was sent is kept, and the release comes to its end
     for name in ("org", "a/b/c", "../x", "org/na me", "org/" + "n" * 99):
         with pytest.raises(UserError, match="is no repository"):
             target(name)
@@ -321,10 +331,19 @@ def test_a_hub_that_asks_to_wait_is_given_the_time(
     with pytest.raises(RegistryError, match="limits the rate of requests for another 86400 s"):
         go(contents(seed=2), "v2")
     assert waited == [7, 7]
-    hub.faults.refuse(503, 9, part="/refs")
+    # As the Hub itself says it: a limit that was met, and when its window ends.
+    limit = {"RateLimit": '"api";r=0;t=55', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}
+    hub.faults.refuse(429, 1, part="/commit/main", **limit)
+    go(contents(seed=3), "v3")
+    assert waited == [7, 7, 55]
+    hub.faults.refuse(429, 1, part="/refs", RateLimit='"api";r=0;t=7200')
+    with pytest.raises(RegistryError, match="limits the rate of requests for another 7200 s"):
+        go(contents(seed=4), "v4")
+    waited.clear()
+    hub.faults.refuse(503, 9, part="/refs", RateLimit='"api";r=0;t=55')  # no limit was met
     with pytest.raises(RegistryError, match=r"failed again and again \(HTTP 503\)"):
         go(contents(seed=2), "v2", target=target(tries=5))
-    assert waited == [7, 7, 1, 2, 4, 8]
+    assert waited == [1, 2, 4, 8]
 
 
 def test_no_way_to_the_hub(

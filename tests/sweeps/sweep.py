@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,13 +48,16 @@ class Point:
 
 
 class Strace:
-    """Injects into system calls."""
+    """Injects into system calls of a script that is called as `verbs` is."""
 
     name = "strace"
 
+    def __init__(self, script: str = verbs.__file__, *flags: str) -> None:
+        self.script, self.flags = script, flags or ("-I", "-S", "-B")
+
     def points(self, root: Path, verb: str, calls: Sequence[str]) -> list[Point]:
         log = root.parent / "log"
-        ran = _run([*self._strace(log, f"trace={','.join(calls)}"), *_child(root, verb)])
+        ran = _run([*self._strace(log, f"trace={','.join(calls)}"), *self._child(root, verb)])
         assert ran.stdout == "done\n", ran.stdout + ran.stderr
         seen: collections.Counter[str] = collections.Counter()
         found, began = [], False
@@ -72,17 +75,23 @@ class Strace:
     def inject(self, root: Path, point: Point, fault: str) -> subprocess.CompletedProcess[str]:
         what = "signal=KILL" if fault == "KILL" else f"error={fault}"
         inject = f"inject={point.call}:{what}:when={point.when}"
-        return _run([*self._strace(root.parent / "log", inject), *_child(root, point.verb)])
+        return _run([*self._strace(root.parent / "log", inject), *self._child(root, point.verb)])
 
     @staticmethod
     def _strace(log: Path, expression: str) -> list[str]:
         return ["strace", "-f", "--seccomp-bpf", "-qq", "-o", str(log), "-e", expression]
+
+    def _child(self, root: Path, verb: str) -> list[str]:
+        return [sys.executable, *self.flags, self.script, str(SOURCE), str(root), verb]
 
 
 class Seam:
     """Injects into Python's audit events and fsync, in a forked child: needs no strace."""
 
     name = "seam"
+
+    def __init__(self, perform: Callable[[Path, str, str], int] = verbs.perform) -> None:
+        self.perform = perform
 
     def points(self, root: Path, verb: str, _: Sequence[str]) -> list[Point]:
         ran = self.inject(root, Point(verb, "event", 0), "COUNT")
@@ -99,7 +108,7 @@ class Seam:
                 fd = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 os.dup2(fd, 1)
                 os.dup2(fd, 2)
-                code = verbs.perform(root, point.verb, f"{fault}:{point.when}")
+                code = self.perform(root, point.verb, f"{fault}:{point.when}")
             except BaseException:  # noqa: BLE001 - the child must end here, whatever it was
                 traceback.print_exc()
                 sys.stderr.flush()
@@ -113,10 +122,6 @@ def has_strace() -> bool:
     """Return whether strace is here and may trace."""
     probe = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=write", "true"]
     return bool(shutil.which("strace")) and _run(probe).returncode == 0
-
-
-def _child(root: Path, verb: str) -> list[str]:
-    return [sys.executable, "-I", "-S", "-B", verbs.__file__, str(SOURCE), str(root), verb]
 
 
 def _run(argv: list[str]) -> subprocess.CompletedProcess[str]:

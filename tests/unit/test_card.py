@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from quantmint.registry.card.escape import code, escaped, fenced
 from quantmint.registry.card.facts import CardFacts
 from quantmint.registry.card.make import make_card
 from quantmint.registry.card.numbers import pick_line
+from quantmint.registry.hub_address import shown_hub
 from quantmint.registry.linter.card import check_card, front_matter
 from quantmint.registry.linter.listing import ListedFile, Listing
 from quantmint.registry.manifest.measured import MemoryAt
@@ -102,6 +104,34 @@ def test_licenses_and_the_openssf_key_stand_in_the_card_if_the_release_has_them(
         "model_signing verify key FOLDER --signature FOLDER/model.sig --public_key "
         "FOLDER/openssf-key.pem --no-ignore-git-paths"
     ) in text
+
+
+def test_on_another_hub_every_command_asks_that_one(manifest: Manifest) -> None:
+    facts = replace(FACTS, hub="https://hub.example:8443", base_hub="https://weights.example")
+    text = text_of(manifest, facts)
+    at = "HF_ENDPOINT=https://hub.example:8443 "
+    for line in (
+        f"{at}quantmint pull my-org/Phi-3-nano-GGUF:Q4_K_M",
+        f"{at}llama-cli -hf my-org/Phi-3-nano-GGUF:Q4_K_M",
+        f"{at}llama-server -hf my-org/Phi-3-nano-GGUF:Q4_K_M",
+        f"{at}hf download my-org/Phi-3-nano-GGUF --local-dir FOLDER",
+        "(https://weights.example/microsoft/Phi-3-nano)",
+    ):
+        assert line in text
+    for other in ("huggingface.co", "hf.co/", "lms get"):
+        assert other not in text
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://huggingface.co", "https://huggingface.co"),
+        ("https://me:secret@hub.example:8443/sub/", "https://hub.example:8443/sub"),
+        ("http://127.0.0.1:80", "http://127.0.0.1:80"),
+    ],
+)
+def test_a_hub_is_shown_without_a_password(address: str, shown: str) -> None:
+    assert shown_hub(address) == shown
 
 
 def test_without_a_repository_no_command_names_one(manifest: Manifest) -> None:
