@@ -34,12 +34,17 @@ def track(mint: Mint, done: Released) -> bool:
         "quantmint.signature": signature_of(mint, done.settled),
     }
 
+    target, tag = published.target, f"v{manifest.release}"
+    page = f"{target}/tree/{tag}" if target.startswith("http") else target
+    described = f"Release {manifest.release} of {manifest.identity}, published at {page}"
+
     def write(client: Client) -> bool:
         for variant in digests:
             registered = f"{manifest.model}-{variant}"
             version = client.get_model_version_by_alias(registered, RELEASED)
             for key, value in tags.items():
                 client.set_model_version_tag(registered, version.version, key, value)
+            client.update_model_version(registered, version.version, described)
         return True
 
     return marked and bool(tracked(mint.home, write))

@@ -9,6 +9,7 @@ from quantmint.assets.recipe import Recipe
 from quantmint.assets.release.history import local_releases, tag_of
 from quantmint.assets.release.publishing import signer_names, signing_key, status_signer
 from quantmint.assets.release.terms import Terms
+from quantmint.assets.report.mlflow_versions import mark_yanked
 from quantmint.registry.publish import Options, Published, Target, yank
 from quantmint.registry.refs import put_ref
 from quantmint.registry.signing.status import status_believer
@@ -53,4 +54,19 @@ def withdraw(
                 mint.store, model, local.ref.release, local.ref.objects,
                 body={**local.ref.body, "yanked": plain}, expected=local.ref.revision,
             )  # fmt: skip
+    _tell_tracking(mint, recipe, terms, order.number, plain)
     return done
+
+
+def _tell_tracking(mint: Mint, recipe: Recipe, terms: Terms, number: int, reason: str) -> None:
+    """Take the alias `released` from what was withdrawn; the newest that still stands gets it."""
+    left = [
+        local.manifest
+        for local in local_releases(mint.store, recipe.model, terms.owner)
+        if local.published and not local.is_yanked and local.manifest.release != number
+    ]
+    newest = max(left, key=lambda manifest: manifest.release, default=None)
+    standing = (
+        {f"{recipe.model}-{v.variant}": v.file.sha256 for v in newest.variants} if newest else {}
+    )
+    mark_yanked(mint.home, f"{terms.owner}/{recipe.model}@{number}", reason, standing)

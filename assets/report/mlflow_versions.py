@@ -3,7 +3,7 @@
 No model's bytes go there: a variant is an external model, known by its digest. A registered model
 is one variant of one model, `phi-3-nano-Q4_K_M`; each of its versions is one digest. The alias
 `candidate` stands at the latest version that passed, `withheld` at the latest that did not,
-`released` at the one that was published last.
+`released` at the one that was published last and was not withdrawn.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 CANDIDATE: Final = "candidate"
 WITHHELD: Final = "withheld"
 RELEASED: Final = "released"
+YANKED: Final = "yanked"
+RELEASE: Final = "quantmint.release"
 DIGEST: Final = "gguf.sha256"
 STATE: Final = "quantmint.state"
 VARIANT: Final = "quantmint.variant"
@@ -69,7 +71,7 @@ def register(
             tags={DIGEST: row.sha256, MODEL_ID: model_id, "gguf.file": row.file, STATE: state,
                   "llama.cpp": report.about.llama_cpp, "source.commit": report.about.commit},
         )  # fmt: skip
-    elif version.tags.get(STATE) not in (state, RELEASED):
+    elif version.tags.get(STATE) not in (state, RELEASED, YANKED):
         client.set_model_version_tag(name, version.version, STATE, state)
     reason = "; ".join(row.withheld)[:MOST_CHARACTERS] or "none"
     client.set_model_version_tag(name, version.version, "quantmint.withheld", reason)
@@ -108,8 +110,41 @@ def mark_released(home: Home, model: str, digests: Mapping[str, str], release: s
             if version is not None:
                 name = f"{model}-{variant}"
                 client.set_model_version_tag(name, version.version, STATE, RELEASED)
-                client.set_model_version_tag(name, version.version, "quantmint.release", release)
+                client.set_model_version_tag(name, version.version, RELEASE, release)
                 client.set_registered_model_alias(name, RELEASED, version.version)
         return all(version is not None for version in found.values())
+
+    return bool(tracked(home, mark))
+
+
+def mark_yanked(home: Home, release: str, reason: str, standing: Mapping[str, str]) -> bool:
+    """Say of the versions of a withdrawn release that they are, and why.
+
+    Args:
+        home: whose tracking it is.
+        release: the release as `mark_released` named it: `owner/model@3`.
+        reason: why it was withdrawn.
+        standing: the digests, by registered model (`phi-3-nano-Q4_K_M`), of the newest release
+            that still stands: there the alias `released` goes. Without one it goes away.
+
+    Returns whether tracking could be reached; a version that it does not know is none to mark.
+    """
+
+    def mark(client: Client) -> bool:
+        wanted = f"tags.`{RELEASE}` = '{release.replace(chr(39), '')}'"
+        for version in client.search_model_versions(wanted):
+            name = version.name
+            client.set_model_version_tag(name, version.version, STATE, YANKED)
+            client.set_model_version_tag(name, version.version, "quantmint.yanked", reason)
+            aliases = client.get_registered_model(name).aliases
+            if str(aliases.get(RELEASED)) != str(version.version):
+                continue
+            sha256 = standing.get(name)
+            other = _version_of(client, name, sha256) if sha256 is not None else None
+            if other is None or str(other.version) == str(version.version):
+                client.delete_registered_model_alias(name, RELEASED)
+            else:
+                client.set_registered_model_alias(name, RELEASED, other.version)
+        return True
 
     return bool(tracked(home, mark))

@@ -16,7 +16,7 @@ from quantmint.assets import tracking
 from quantmint.assets.assay.record import Assayed
 from quantmint.assets.report.files import write_report
 from quantmint.assets.report.mlflow_log import log_report
-from quantmint.assets.report.mlflow_versions import mark_released
+from quantmint.assets.report.mlflow_versions import mark_released, mark_yanked
 from quantmint.assets.report.model import build_report
 from quantmint.home import Home
 from quantmint.registry.store import Store
@@ -137,6 +137,27 @@ def test_aliases_follow_what_passed_what_did_not_and_what_was_released(
     assert aliases(tracked_home, "Q4_K_M") == {"candidate": "2", "released": "1"}
     assert not mark_released(tracked_home, MODEL, {"Q4_K_M": "d" * 64}, "2")
     assert aliases(tracked_home, "Q4_K_M")["released"] == "1"
+
+
+def test_a_withdrawn_release_keeps_no_alias(tracked_home: Home, store: Store) -> None:
+    first, name = record("Q4_K_M"), f"{MODEL}-Q4_K_M"
+    second = record("Q4_K_M", digests={**first.digests, "gguf": "b" * 64})
+    logged(tracked_home, store, "build-1", first)
+    assert mark_released(tracked_home, MODEL, {"Q4_K_M": first.digests["gguf"]}, "org/m@1")
+    logged(tracked_home, store, "build-2", second)
+    assert mark_released(tracked_home, MODEL, {"Q4_K_M": "b" * 64}, "org/m@2")
+    assert aliases(tracked_home, "Q4_K_M")["released"] == "2"
+    standing = {name: first.digests["gguf"]}
+    assert mark_yanked(tracked_home, "org/m@2", "it says 2+2=5", standing)
+    assert aliases(tracked_home, "Q4_K_M")["released"] == "1"
+    tags = ask(tracked_home, lambda c: c.get_model_version(name, "2").tags)
+    assert (tags["quantmint.state"], tags["quantmint.yanked"]) == ("yanked", "it says 2+2=5")
+    # The next report of the same bytes does not make them a candidate again.
+    logged(tracked_home, store, "build-3", second)
+    tags = ask(tracked_home, lambda c: c.get_model_version(name, "2").tags)
+    assert tags["quantmint.state"] == "yanked"
+    assert mark_yanked(tracked_home, "org/m@1", "nor does this", {})
+    assert "released" not in aliases(tracked_home, "Q4_K_M")
 
 
 def test_a_report_joins_the_run_that_earlier_steps_of_the_build_began(
