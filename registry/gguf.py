@@ -10,17 +10,19 @@ allows, and why: `docs/gguf-gate.md`.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
-from quantmint.registry.gguf_types import TENSOR_TYPES, UNQUANTIZED, TensorType
+from quantmint.errors import UserError
+from quantmint.registry.gguf_types import REMOVED, TENSOR_TYPES, UNQUANTIZED, TensorType
 from quantmint.registry.gguf_values import (
     ALIGNMENT,
     HEADER_LIMIT,
@@ -38,6 +40,7 @@ _TENSOR: Final = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _LONGEST_TENSOR_NAME: Final = 63
 _MOST_DIMENSIONS: Final = 4
 _UINT32: Final = 4
+_POINTER: Final = b"version https://git-lfs"
 _START: Final = struct.Struct("<4sIQQ")
 _MEND: Final = "fetch or make the file again; `quantmint inspect FILE` checks it"
 
@@ -104,17 +107,34 @@ def read(path: Path) -> Gguf:
 
     Raises:
         GgufError: the file is not well-formed, is truncated, or has bytes to spare.
+        UserError: it can't be read.
     """
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size < _START.size:
                 raise GgufError(f"it has {size} bytes: too short for a header")
-            with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as view:
+            with _view(file, size) as view:
                 return parse(view, size)
+    except OSError as error:
+        raise UserError(
+            f"{path} can't be read: {error.strerror or error}", mend=f"ls -l {path}"
+        ) from error
     except GgufError as error:
         what = f"{path.name} is no well-formed GGUF file: {error.what}"
         raise GgufError(what, mend=_MEND) from None
+
+
+@contextlib.contextmanager
+def _view(file: BinaryIO, size: int) -> Iterator[Bytes]:
+    """Give the file's bytes: mapped, or read where its file system can't map files."""
+    try:
+        view = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+    except OSError:
+        yield file.read(HEADER_LIMIT)
+        return
+    with view:
+        yield view
 
 
 def parse(data: Bytes, size: int) -> Gguf:
@@ -125,6 +145,8 @@ def parse(data: Bytes, size: int) -> Gguf:
     """
     cursor = Cursor(data, min(len(data), HEADER_LIMIT))
     magic, version, tensor_count, value_count = _START.unpack(cursor.take(_START.size))
+    if magic != b"GGUF" and data[: len(_POINTER)] == _POINTER:
+        raise GgufError("it is a Git LFS pointer, and the file that it stands for was not fetched")
     if magic != b"GGUF":
         raise GgufError(f"it starts with {magic!r} instead of b'GGUF'")
     if version not in {2, 3}:
@@ -146,8 +168,8 @@ _Row = tuple[str, TensorType, tuple[int, ...], int, int]
 
 
 def _tensor_rows(cursor: Cursor, count: int) -> list[_Row]:
-    # A name takes 9 bytes at least, the shape 4 + 8, the type 4, the offset 8.
-    cursor.pay(33 * count, f"its {count} tensors")
+    # A name takes 9 bytes at least, the shape 4, the type 4, the offset 8.
+    cursor.pay(25 * count, f"its {count} tensors")
     if count > MOST_TENSORS:
         raise GgufError(f"it has {count} tensors, more than {MOST_TENSORS}")
     rows = []
@@ -161,18 +183,21 @@ def _tensor_rows(cursor: Cursor, count: int) -> list[_Row]:
         seen.add(raw)
         name = raw.decode("ascii")
         shape = _shape(cursor, name)
-        kind = TENSOR_TYPES.get(cursor.number(_UINT32))
+        number = cursor.number(_UINT32)
+        kind = TENSOR_TYPES.get(number)
         if kind is None:
-            raise GgufError(f"tensor {name!r} has an unknown type")
+            is_known = f"type {REMOVED[number]}, which ggml gave up" if number in REMOVED else None
+            raise GgufError(f"tensor {name!r} has the {is_known or f'unknown type {number}'}")
         rows.append((name, kind, shape, cursor.length(), _tensor_size(name, kind, shape)))
     return rows
 
 
 def _shape(cursor: Cursor, name: str) -> tuple[int, ...]:
     dimensions = cursor.number(_UINT32)
-    if not 1 <= dimensions <= _MOST_DIMENSIONS:
+    if dimensions > _MOST_DIMENSIONS:
         raise GgufError(f"tensor {name!r} has {dimensions} dimensions")
-    shape = tuple(cursor.length() for _ in range(dimensions))
+    # A scalar has none; ggml makes every tensor's shape whole with ones.
+    shape = tuple(cursor.length() for _ in range(dimensions)) or (1,)
     if min(shape) < 1 or prod(shape) >= 1 << 48:
         raise GgufError(f"tensor {name!r} has the impossible shape {shape}")
     return shape

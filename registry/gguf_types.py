@@ -65,4 +65,10 @@ _ROWS: Final = (
 
 TENSOR_TYPES: Final = {row[0]: TensorType(*row) for row in _ROWS}
 
+# Types that ggml had once: their numbers are taken for ever.
+REMOVED: Final = {
+    4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8",
+}  # fmt: skip
+
 UNQUANTIZED: Final = frozenset({"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"})

@@ -184,7 +184,14 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         "tensor name b'a\\n' is outside the grammar",
     ),
     "a tensor twice": (tensors(f32("a", 0), f32("a", 32)), "tensor 'a' stands twice"),
-    "0 dimensions": (tensors(Row("a", (), 0, 0, 4)), "tensor 'a' has 0 dimensions"),
+    "a scalar that takes 8 bytes": (
+        tensors(Row("a", (), 0, 0, 40)),
+        "bytes are left over",
+    ),
+    "a scalar in blocks": (
+        tensors(Row("a", (), 8, 0, 34)),
+        "tensor 'a': rows of 1 are no whole Q8_0 blocks",
+    ),
     "5 dimensions": (tensors(Row("a", (1, 1, 1, 1, 1), 0, 0, 4)), "tensor 'a' has 5 dimensions"),
     "a dimension of 0": (
         tensors(Row("a", (8, 0), 0, 0, 0)),
@@ -200,11 +207,19 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     ),
     "an unknown tensor type": (
         tensors(Row("a", (32,), 4, 0, 32)),
-        "tensor 'a' has an unknown type",
+        "tensor 'a' has the type Q4_2, which ggml gave up",
+    ),
+    "a removed tensor type": (
+        tensors(Row("a", (32,), 31, 0, 18)),
+        "tensor 'a' has the type Q4_0_4_4, which ggml gave up",
+    ),
+    "a tensor type that is none yet": (
+        tensors(Row("a", (32,), 99, 0, 32)),
+        "tensor 'a' has the unknown type 99",
     ),
     "tensor type 2**32-1": (
         tensors(Row("a", (32,), (1 << 32) - 1, 0, 32)),
-        "tensor 'a' has an unknown type",
+        "tensor 'a' has the unknown type 4294967295",
     ),
     "a row of half a block": (
         tensors(Row("a", (48,), 8, 0, 51)),
@@ -265,7 +280,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     ),
     "a git-lfs pointer": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
-        "it starts with b'vers' instead of b'GGUF'",
+        "it is a Git LFS pointer, and the file that it stands for was not fetched",
     ),
     "zeros": (bytes(4096), "it starts with b'\\x00\\x00\\x00\\x00' instead of b'GGUF'"),
     "ones": (b"\xff" * 4096, "it starts with b'\\xff\\xff\\xff\\xff' instead of b'GGUF'"),

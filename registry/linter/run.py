@@ -21,6 +21,7 @@ from quantmint.registry.linter.layout import (
 )
 from quantmint.registry.linter.listing import Finding, ListedFile, Listing
 from quantmint.registry.linter.tags import check_defaults, check_pairs, check_tags
+from quantmint.registry.signing.folder import DOWNLOADER
 
 RULES: Final = (
     check_repo, check_paths, check_preset, check_sidecars, check_parts, check_sizes,
@@ -69,7 +70,8 @@ def from_folder(folder: Path, *, repo: str | None = None, chat: bool = True) -> 
         UserError: the folder holds too many files.
     """
     found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
-    names = sorted(name for name in found if not name.startswith(".git/"))
+    notes = (".git/", f"{DOWNLOADER}/")  # of the program that fetched it, never of a release
+    names = sorted(name for name in found if not name.startswith(notes))
     if len(names) > MOST_FILES:
         raise UserError(f"{folder} holds {len(names)} files, more than {MOST_FILES}")
     rows = [_listed(_checked(name), found[name]) for name in names]

@@ -1,6 +1,7 @@
 """The strict GGUF reader: what is well-formed passes, all else is refused cheaply."""
 
 import math
+import os
 import struct
 import time
 import tracemalloc
@@ -11,7 +12,7 @@ import pytest
 
 from gguf_builder import TEXT, File, Row, array, sample, scalar
 from hostile_gguf import GOOD, HEAD, HOSTILE, f32, one, tensors
-from quantmint.errors import IntegrityError
+from quantmint.errors import IntegrityError, UserError
 from quantmint.registry import gguf
 from quantmint.registry.gguf import GgufError
 
@@ -36,6 +37,48 @@ def test_hostile_files_are_refused_cheaply(tmp_path: Path, name: str) -> None:
     assert "quantmint inspect FILE" in (caught.value.mend or "")
     assert caught.value.what.isprintable()
     assert len(str(caught.value)) < 400
+
+
+def test_a_scalar_is_a_tensor_of_one_weight(tmp_path: Path) -> None:
+    """Converters write a checkpoint's scalars as they are: no dimensions."""
+    path = tmp_path / "x.gguf"
+    path.write_bytes(tensors(Row("scale", (), 0, 0, 4)))
+    (tensor,) = gguf.read(path).tensors
+    assert (tensor.shape, tensor.weights, tensor.size) == ((1,), 1, 4)
+
+
+def test_where_files_can_not_be_mapped_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(GOOD)
+    mapped = gguf.read(path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(19, "No such device")
+
+    monkeypatch.setattr("mmap.mmap", refuse)
+    assert gguf.read(path).tensors == mapped.tensors
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(GOOD)
+    path.chmod(0)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    pid = os.fork()
+    if pid == 0:
+        if os.getuid() == 0:  # root may read everything
+            os.setuid(65534)
+        try:
+            gguf.read(path)
+        except UserError as error:
+            said = f"{path} can't be read: Permission denied"
+            os._exit(0 if (error.what, error.mend) == (said, f"ls -l {path}") else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_there_are_enough_hostile_files() -> None:

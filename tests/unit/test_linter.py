@@ -259,8 +259,12 @@ def write(folder: Path, files: dict[str, bytes | str]) -> Path:
 
 def test_folders_and_listings(tmp_path: Path) -> None:
     folder = write(tmp_path / "good", release("Q4_K_M", "Q8_0"))
+    # What `git clone` and `hf download --local-dir` keep beside the files is none of them.
+    write(folder, {".git/config": "", ".cache/huggingface/download/README.md.metadata": "",
+                   ".cache/huggingface/.gitignore": "*"})  # fmt: skip
     listing = from_folder(folder, repo="org/Phi-GGUF")
     assert lint(listing) == ()
+    assert not [path for path in listing.paths if path.startswith(".cache")]
     tree = [{"type": "file", "path": f.path, "size": f.size} for f in listing.files]
     tree.append({"type": "directory", "path": "x", "size": 0})
     assert from_json(json.dumps(tree).encode()).paths == listing.paths
