@@ -7,7 +7,7 @@ export CMAKE_ARGS := -DLLAMA_BUILD=OFF
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install demo test lint types sizes unit ui bench bench-demo bench-memory \
-        bench-ladder bench-assay bench-store bench-kernels sweep-store sweep-folder sweep-ladder transfer-matrix kill-table bench-pull bench-install bench-ui screenshots fuzz-gguf hub-crosscheck lock clean
+        bench-ladder bench-assay bench-store bench-kernels sweep-store sweep-folder sweep-hub sweep-ladder transfer-matrix kill-table bench-pull bench-install bench-ui screenshots fuzz-gguf hub-crosscheck lock clean
 
 help:
 	@echo "make demo    build, test and show the embedded model, end to end"
@@ -42,8 +42,10 @@ types: install
 sizes: install
 	$(BIN)/python tools/sizes.py
 
+# A file's tests stay together: what they share is built once. More than four at once would only
+# wait for the same disk.
 unit: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 bench: bench-demo bench-memory bench-ladder
 
@@ -73,6 +75,10 @@ sweep-store: install
 # The same of a release to a folder registry: about 30 CPU minutes.
 sweep-folder: install
 	cd tests && ../$(BIN)/python -m sweeps.folder
+
+# A release to a hub, killed before and after each of its requests: about 40 CPU minutes.
+sweep-hub: install
+	cd tests && ../$(BIN)/python -m sweeps.hub
 
 # Ten million blocks of each type against ggml's own functions: many hours.
 sweep-ladder: install

@@ -11,7 +11,7 @@ import pytest
 from helpers import ROOT, Ran, mounted, run_in, seed
 from quantmint.home import Home
 from quantmint.native.build import Bundle, build_kernel
-from quantmint.native.kernels import host_kernel
+from quantmint.native.kernels import host_kernel, reference_kernel
 from quantmint.native.pin import current_pin
 from quantmint.native.source import unpack
 from quantmint.registry.leases import release_all
@@ -43,9 +43,14 @@ def built_home() -> Home:
 
 @pytest.fixture(scope="session")
 def bundle(built_home: Home) -> Bundle:
-    """This machine's best kernel, built."""
+    """This machine's best kernel, built; beside it the scalar one, which releases compare with."""
     store = Store(built_home.store).open()
-    return build_kernel(built_home, store, host_kernel(), lambda line: print(line, flush=True))
+
+    def report(line: str) -> None:
+        print(line, flush=True)
+
+    build_kernel(built_home, store, reference_kernel(), report)
+    return build_kernel(built_home, store, host_kernel(), report)
 
 
 @pytest.fixture(scope="session")

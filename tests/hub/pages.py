@@ -95,17 +95,18 @@ class Pages(BaseHTTPRequestHandler):
         fault = self.hub.faults.due(self.command, path)
         # What is never read is never answered: the client sees a connection reset.
         self.body = b"" if fault is not None and fault.kind == "drop" else self._read_body()
-        self.hub.note(
-            Seen(self.server_name, self.command, path, self.token, self.headers.get("Range"),
-                 len(self.body))
+        seen = Seen(
+            self.server_name, self.command, path, self.token, self.headers.get("Range"),
+            len(self.body),
         )  # fmt: skip
-        if fault is not None and fault.kind == "drop":
-            self.close_connection = True
-            return
-        if fault is not None and fault.kind == "slow":
-            time.sleep(fault.seconds)
-        self.mute = fault is not None and fault.kind == "lose"
         try:
+            self.hub.note(seen)
+            if fault is not None and fault.kind == "drop":
+                self.close_connection = True
+                return
+            if fault is not None and fault.kind == "slow":
+                time.sleep(fault.seconds)
+            self.mute = fault is not None and fault.kind == "lose"
             if fault is not None and fault.kind == "refuse":
                 self.send(fault.status, b'{"error": "ordered"}', fault.headers)
             else:
