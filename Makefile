@@ -45,7 +45,7 @@ sizes: install
 # A file's tests stay together: what they share is built once. More than four at once would only
 # wait for the same disk.
 unit: install
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 bench: bench-demo bench-memory bench-ladder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from quantmint.home import Home
+from quantmint.errors import QuantmintError
+from quantmint.home import Home, find_home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient as Client
@@ -42,7 +44,7 @@ class Tracked:
     @property
     def url(self) -> str:
         """The address of the run's page."""
-        root = os.environ.get("QUANTMINT_MLFLOW_URL", f"http://127.0.0.1:{MLFLOW_PORT}")
+        root = _page("QUANTMINT_MLFLOW_URL", "MLflow", MLFLOW_PORT)
         return f"{root}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
 
@@ -68,8 +70,23 @@ def tracking_server(home: Home) -> str | None:
 
 def dagster_run_url(run_id: str) -> str:
     """Return the address of a Dagster run's page."""
-    root = os.environ.get("QUANTMINT_DAGSTER_URL", f"http://127.0.0.1:{DAGSTER_PORT}")
+    root = _page("QUANTMINT_DAGSTER_URL", "Dagster", DAGSTER_PORT)
     return f"{root}/runs/{run_id}"
+
+
+def _page(variable: str, server: str, port: int) -> str:
+    """Return the address of a server's pages: as set, as the home's service says, or as usual."""
+    return os.environ.get(variable) or _served(server) or f"http://127.0.0.1:{port}"
+
+
+def _served(server: str) -> str | None:
+    """Return where the service of this home, if one is up, shows a server."""
+    try:
+        said = json.loads((find_home().root / "service.lock").read_bytes()[:10_000])
+        page = said["pages"][server]
+    except (OSError, ValueError, LookupError, TypeError, QuantmintError):
+        return None
+    return page if isinstance(page, str) and page.startswith("http") else None
 
 
 def record(home: Home, model: str, dagster_run: str, entry: Entry) -> Tracked | None:

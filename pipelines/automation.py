@@ -101,7 +101,7 @@ def retry_looks(models: Sequence[Model], jobs: Sequence[Any]) -> dg.SensorDefini
         if not due:
             yield dg.SkipReason("no look is due")
         for model in due:
-            answer = take_turn(context.instance, home, model, now=now)
+            answer = take_turn(context.instance, home, model, now=now, by="retry_looks")
             if isinstance(answer, dg.RunRequest):
                 yield answer.with_replaced_attrs(job_name=f"build_{line_of(model).identifier}")
             else:

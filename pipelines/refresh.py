@@ -18,7 +18,7 @@ import dagster as dg
 from quantmint.assets.graph.line import DATA_TAG, MODEL_TAG, Line
 from quantmint.assets.graph.upstream import look_at, tell
 from quantmint.errors import QuantmintError, SourceError, UserError
-from quantmint.files import digest_of, write_whole
+from quantmint.files import alone, digest_of, write_whole
 from quantmint.home import Home
 from quantmint.pipelines.assembly import build_definitions, line_of
 from quantmint.pipelines.build import wanted_keys
@@ -34,6 +34,8 @@ ASKED_TAG: Final = "quantmint/asked"
 # Seconds until a failed look is tried again: doubled each time, an hour at most.
 FIRST_WAIT: Final = 60.0
 LONGEST_WAIT: Final = 3600.0
+# How long a run that was asked for may take until it is recorded.
+CLAIM_SECONDS: Final = 120.0
 WAITING: Final = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
 
 
@@ -46,13 +48,14 @@ class Failed:
 
 
 def take_turn(
-    instance: dg.DagsterInstance, home: Home, model: Model, *, now: float
+    instance: dg.DagsterInstance, home: Home, model: Model, *, now: float, by: str = "schedule"
 ) -> dg.RunRequest | dg.SkipReason:
     """Look at a model's upstreams; ask for a run if anything is out of date.
 
     A run is asked for once for each change of upstreams and arguments, whatever becomes of it;
     a state that comes back is another change, and so are bytes that were lost since. While a run
-    of the model is unfinished, or a command builds it, nothing is asked for.
+    of the model is unfinished, or a command builds it, nothing is asked for; nor where another
+    asker (`by`) asked a moment ago, and its run is not recorded yet.
     """
     line = line_of(model)
     why = _not_now(instance, home, model, line)
@@ -69,7 +72,10 @@ def take_turn(
     if not late:
         seen = "nothing that counts changed" if news else "nothing changed"
         return dg.SkipReason(f"{seen}: every asset of {model.spec.model} is up to date")
-    return _ask(instance, model.spec.model, _state(defs, instance, wanted), late)
+    answer = _ask(instance, model.spec.model, _state(defs, instance, wanted), late)
+    if isinstance(answer, dg.RunRequest) and (other := _claimed(home, model, by, now)) is not None:
+        return dg.SkipReason(f"{other} has asked for a run of {model.spec.model} this minute")
+    return answer
 
 
 def _not_now(instance: dg.DagsterInstance, home: Home, model: Model, line: Line) -> str | None:
@@ -102,6 +108,25 @@ def _ask(
         asset_selection=list(late),
         tags={MODEL_TAG: model, CHANGE_TAG: change, ASKED_TAG: asked},
     )
+
+
+def _claimed(home: Home, model: Model, by: str, now: float) -> str | None:
+    """Claim the next run for `by`; return who else did so in the last two minutes, if anybody.
+
+    The schedule and the sensor that repeats its looks tick in threads of their own, and a run is
+    recorded seconds after it was asked for.
+    """
+    path = _path(home, model).with_suffix(".claim")
+    with alone(path.with_suffix(".lock"), lambda: None):
+        try:
+            found = json.loads(path.read_bytes())
+            other, since = str(found["by"]), now - float(found["at"])
+        except (OSError, ValueError, LookupError, TypeError):
+            other, since = by, 0.0
+        if other != by and 0 <= since < CLAIM_SECONDS:
+            return other
+        write_whole(path, json.dumps({"by": by, "at": now}).encode())
+    return None
 
 
 def _last_refresh(instance: dg.DagsterInstance, model: str) -> dg.DagsterRun | None:

@@ -107,6 +107,49 @@ def test_one_change_starts_one_run(
     assert instance.get_runs_count(dg.RunsFilter(tags={CHANGE_TAG: asked.tags[CHANGE_TAG]})) == 1
 
 
+def test_two_that_ask_at_once_start_one_run(
+    here: Changing, instance: dg.DagsterInstance, model: Model
+) -> None:
+    (here.checkpoint / "added_tokens.json").write_text('{"<|placeholder7|>": 32007}')
+    here.commit()
+    first = take_turn(instance, here.home, model, now=5000.0)
+    assert isinstance(first, dg.RunRequest)
+    second = take_turn(instance, here.home, model, now=5003.0, by="retry_looks")
+    assert isinstance(second, dg.SkipReason)
+    assert second.skip_message == "schedule has asked for a run of mini this minute"
+    # Nothing came of it: it is asked for again.
+    later = take_turn(instance, here.home, model, now=5130.0, by="retry_looks")
+    assert isinstance(later, dg.RunRequest)
+    assert later.run_key == first.run_key
+
+
+def test_the_schedule_and_the_sensor_ask_for_that_run(
+    here: Changing, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their bodies as the daemon evaluates them: nothing new, a change, a Hub that is down."""
+    found = scheduled(here)
+    schedule, sensor = (
+        found.resolve_schedule_def("refresh_mini"),
+        found.resolve_sensor_def("retry_looks"),
+    )
+    context = dg.build_schedule_context(instance=instance)
+
+    def tick() -> tuple[list[dg.RunRequest], str]:
+        ticked = schedule.evaluate_tick(context)
+        return list(ticked.run_requests or ()), ticked.skip_message or ""
+
+    assert tick() == ([], "nothing changed: every asset of mini is up to date")
+    (here.checkpoint / "added_tokens.json").write_text('{"<|placeholder8|>": 32008}')
+    here.commit()
+    (request,), _ = tick()
+    assert request.tags[MODEL_TAG] == "mini"
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert "look 1 failed, the next is due at" in tick()[1]
+    monkeypatch.setenv("HF_ENDPOINT", here.env["HF_ENDPOINT"])
+    asked = dg.build_sensor_context(instance=instance)  # whose schedule is off
+    assert "no look is due" in str(sensor.evaluate_tick(asked).skip_message)
+
+
 def test_a_build_at_the_keyboard_is_no_time_for_another(
     here: Changing, instance: dg.DagsterInstance, model: Model
 ) -> None:
@@ -178,14 +221,16 @@ def test_a_hub_that_is_down_is_asked_ever_more_seldom(
     assert pending(here.home, model) is None
 
 
-def test_every_schedule_is_off_and_every_job_is_one_models(here: Changing, model: Model) -> None:
-    spec = model.spec.model_copy(update={"refresh": {"cron": "0 6 * * *"}})
-    text = here.file.read_text() + 'refresh: {cron: "0 6 * * *"}\n'
+def scheduled(here: Changing) -> dg.Definitions:
+    """Return the definitions of the same model with a schedule."""
     other = here.folder / "scheduled.yaml"
-    other.write_text(text)
-    scheduled = load_model(other)
-    assert spec.model == scheduled.spec.model
-    found = dg.Definitions.merge(build_definitions([scheduled]), automation([scheduled]))
+    other.write_text(here.file.read_text() + 'refresh: {cron: "0 6 * * *"}\n')
+    model = load_model(other)
+    return dg.Definitions.merge(build_definitions([model]), automation([model]))
+
+
+def test_every_schedule_is_off_and_every_job_is_one_models(here: Changing) -> None:
+    found = scheduled(here)
     schedule = found.resolve_schedule_def("refresh_mini")
     assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 6 * * *", "UTC")
