@@ -6,6 +6,7 @@ staged already, and finishes a promotion that was not tagged or tidied up.
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -25,10 +26,12 @@ from quantmint.registry.publish.files import (
 )
 from quantmint.registry.publish.status import Believe, Sign, Status, read_status
 from quantmint.registry.publish.target import Change, Refs, Snapshot, Target
+from quantmint.registry.store import Blob
 
 Smoke = Callable[[str, Path], None]
 YANKED = "yanked/"
 STAGING = "staging-"
+BARE_CARD = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,12 +199,21 @@ class _Run:
         dropped = head.dropped(self.release.files)
         at_stake = {*dropped, *(set(head.files) & self.release.files.paths)} - KEPT
         if MANIFEST not in head.files and STATUS not in head.files:
-            return sorted(at_stake)
+            return sorted(at_stake - ({CARD} if self._has_bare_card(head) else set()))
         tag = refs.tags.get(status.current() or "")
         if tag is None:
             return []
         ours = self.target.at(tag).files
         return sorted(p for p in at_stake - {CARD} if ours.get(p) != head.files[p])
+
+    def _has_bare_card(self, head: Snapshot) -> bool:
+        """Return whether main's card says nothing but a license, as the Hub's page makes one."""
+        entry = head.files.get(CARD)
+        if entry is None or entry.size > BARE_CARD:
+            return False
+        blob = Blob(entry.sha256 or "0" * 64, entry.size)
+        text = self.target.fetch(head.commit, CARD, blob, self.folder).read_bytes()
+        return re.fullmatch(rb"\s*(?:---\n(?:(?!---)[^\n]*\n)*---\s*)?", text) is not None
 
     def _check_main(self, head: Snapshot, foreign: Sequence[str], *, is_tagged: bool) -> None:
         """Refuse to take away what somebody may still need."""

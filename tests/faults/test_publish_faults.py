@@ -175,6 +175,31 @@ def test_a_transfer_that_is_cut_goes_on_where_it_stopped(hub: Hub, go: Go) -> No
     assert_released(hub)
 
 
+@pytest.mark.parametrize(
+    ("card", "is_ours"),
+    [
+        (b"---\nlicense: mit\n---\n", True),
+        (b"", True),
+        (b"---\nlicense: mit\n---\n\n# Mine\n", False),
+        (b"---\nlicense: mit\n---\nMine\n---\n", False),
+        (b"# Mine\n", False),
+    ],
+)
+def test_a_repository_made_on_the_hubs_page_takes_a_release(
+    hub: Hub, go: Go, card: bytes, is_ours: bool
+) -> None:
+    """The page writes a card that says nothing but the license."""
+    repo = hub.create("org/name")
+    repo.commit({**repo.files(), "README.md": card})
+    if is_ours:
+        go()
+        assert released(repo) == contents()
+        return
+    with pytest.raises(UserError, match=r"holds 1 files .* did not publish \(README.md\)"):
+        go()
+    assert repo.files()["README.md"] == card
+
+
 def test_somebody_elses_commit_is_not_overwritten(hub: Hub, go: Go) -> None:
     go()
     repo, after = hub.repos["org/name"], contents(seed=2)
