@@ -111,8 +111,9 @@ class Windows(Crew):
 
     def _cut(self) -> None:
         super()._cut()
-        if self._client is not None:
-            self._client.abort()
+        client, self._client = self._client, None
+        if client is not None:
+            client.abort()
 
     def _take_windows(self) -> None:
         client = self._opened()

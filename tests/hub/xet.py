@@ -81,6 +81,20 @@ class Cas:
             self.files[file_id] = terms
             self.large[found] = Entry(whole, is_lfs=True, xet=file_id)
 
+    def offer(self, data: bytes, *, chunk: int = 10_007, row: int = 7) -> Entry:
+        """Keep a file as if it had been uploaded: plain chunks, and so many of them in a xorb."""
+        terms = []
+        for at in range(0, len(data), chunk * row):
+            piece = data[at : at + chunk * row]
+            chunks = [piece[start : start + chunk] for start in range(0, len(piece), chunk)]
+            xorb = b"".join(_packed(one) for one in chunks)
+            name = hashlib.sha256(xorb).hexdigest()
+            self.put_xorb(name, xorb)
+            terms.append(Term(name, len(piece), 0, len(chunks)))
+        file_id = hashlib.sha256(b"file" + data).hexdigest()
+        self.files[file_id] = tuple(terms)
+        return Entry(data, is_lfs=True, xet=file_id)
+
     def reconstruct(
         self, file_id: str, asked: str | None, url: str, version: str
     ) -> dict[str, Any] | None:
@@ -156,6 +170,11 @@ def _chunks(data: bytes) -> list[Chunk]:
         found.append(Chunk(at, end, _unpack(data[at + 8 : end], scheme, size)))
         at = end
     return found
+
+
+def _packed(data: bytes) -> bytes:
+    size = len(data).to_bytes(3, "little")
+    return b"\0" + size + b"\0" + size + data
 
 
 def _unpack(data: bytes, scheme: int, size: int) -> bytes:
