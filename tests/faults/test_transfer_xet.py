@@ -211,25 +211,35 @@ def test_an_interrupt_is_obeyed_at_once_and_keeps_what_came(
     assert pull(small, store, tmp_path, limits=SMALL)["reused"] == was > 0
 
 
-def fetched_here(
-    hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch, folder: Path, limits: Limits
-) -> tuple[str, list[Progress]]:
-    for name, value in client_env(hub.url, "", folder, xet=True).items():
+@pytest.fixture
+def reader(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process know no hub but ours."""
+    for name, value in client_env(hub.url, "", tmp_path, xet=True).items():
         monkeypatch.setenv(name, value)
+
+
+def fetched_here(hub: Hub, store: Store, limits: Limits) -> tuple[str, list[Progress], list[float]]:
+    """Fetch in this process; return the way, what was told, and after how many seconds."""
     told: list[Progress] = []
+    times: list[float] = []
+    began = time.monotonic()
+
+    def tell(progress: Progress) -> None:
+        told.append(progress)
+        times.append(time.monotonic() - began)
+
     (took,) = fetch_all(
         [Item(sha256=SHA256, size=len(DATA), path=NAME)], [f"{hub.url}/org/name/resolve/main"],
-        store, limits=limits, token=TOKEN, progress=told.append,
+        store, limits=limits, token=TOKEN, progress=tell,
     )  # fmt: skip
-    return took.way, told
+    return took.way, told, times
 
 
-def test_progress_moves_with_a_rate_and_the_time_that_is_left(
-    small: Hub, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("reader")
+def test_progress_moves_with_a_rate_and_the_time_that_is_left(small: Hub, store: Store) -> None:
     small.faults.slow("/cas/xorb/", 0.1, times=9999)
     limits = Limits(part=65_536, step=65_536, connections=1)
-    way, told = fetched_here(small, store, monkeypatch, tmp_path, limits)
+    way, told, _ = fetched_here(small, store, limits)
     assert way == "xet"
     done = [one.done for one in told]
     assert done == sorted(done)
@@ -240,18 +250,17 @@ def test_progress_moves_with_a_rate_and_the_time_that_is_left(
     assert (told[-1].done, told[-1].fetched, told[-1].left) == (len(DATA), len(DATA), 0.0)
 
 
+@pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize(("step", "way"), [(100_000, "xet"), (2_000_000, "http")])
-def test_a_cap_is_kept(
-    small: Hub, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, way: str
-) -> None:
+def test_a_cap_is_kept(small: Hub, store: Store, step: int, way: str) -> None:
     """Where a step in a second is more than the cap allows, plain HTTP keeps it better."""
     rate = 1_000_000.0
     limits = Limits(part=200_000, step=step, rate=rate)
-    began = time.monotonic()
-    came, told = fetched_here(small, store, monkeypatch, tmp_path, limits)
+    came, told, times = fetched_here(small, store, limits)
     assert came == way
-    assert time.monotonic() - began > 0.9 * len(DATA) / rate
-    assert all(one.fetched <= rate * (time.monotonic() - began) for one in told)
+    assert times[-1] > 0.9 * len(DATA) / rate
+    early = [(one.fetched, after) for one, after in zip(told, times, strict=True)]
+    assert all(fetched <= rate * (after + 0.3) for fetched, after in early)
 
 
 def test_damage_to_what_xet_brought_is_found_and_mended(
@@ -275,6 +284,7 @@ def test_damage_to_what_xet_brought_is_found_and_mended(
     assert took["reused"] + took["fetched"] == len(DATA)
 
 
+@pytest.mark.usefixtures("reader")
 def test_a_sample_of_the_matrix_of_xet_ends_right(tmp_path: Path) -> None:
     """The seed stands here; a case that fails names itself."""
     every = cases()
