@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import os
 import re
 import time
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from quantmint.errors import QuantmintError, RegistryError, UserError
+from quantmint.registry.transfer.addresses import waiting_time
 
 T = TypeVar("T")
 XET_STATUS: Final = re.compile(r"HTTP status (?:client|server) error \((\d{3})\b")
@@ -181,15 +181,7 @@ def may_pass(error: BaseException) -> bool:
 
 def retry_after(error: BaseException) -> float | None:
     """Return the seconds that the hub asks to wait, if it does."""
-    text = _headers(_from_chain(error)).get("Retry-After", "").strip()
-    if text.isdecimal():
-        return float(text)
-    moment = email.utils.parsedate_to_datetime(text) if _is_date(text) else None
-    return None if moment is None else max(0.0, moment.timestamp() - time.time())
-
-
-def _is_date(text: str) -> bool:
-    return email.utils.parsedate(text) is not None
+    return waiting_time(_headers(_from_chain(error)).get("Retry-After"))
 
 
 def _headers(error: BaseException) -> dict[str, str]:

@@ -12,6 +12,7 @@ from quantmint.errors import UserError
 from quantmint.registry.transfer.model import Item, Origin
 
 MOST_REDIRECTS: Final = 5
+_LONGEST_WAIT: Final = 31 * 86_400.0
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -110,12 +111,16 @@ def redirected(url: str, location: str) -> str | None:
 
 
 def waiting_time(text: str | None) -> float | None:
-    """Return the seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3), if it does."""
-    text = (text or "").strip()
-    if text.isascii() and text.isdecimal() and len(text) < 10:
-        return float(text)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, moment.timestamp() - time.time())
+    """Return the seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3), if it does.
+
+    What makes no sense, or asks for more than a month, asks for nothing.
+    """
+    text = (text or "").strip()[:100]
+    if text.isascii() and text.isdecimal():
+        wait = float(text)
+    else:
+        try:
+            wait = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        except (ValueError, TypeError, IndexError, OverflowError, OSError):
+            return None
+    return max(0.0, wait) if wait <= _LONGEST_WAIT else None
