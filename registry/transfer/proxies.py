@@ -13,6 +13,7 @@ from urllib.request import getproxies
 
 from quantmint.errors import UserError
 
+_VARIABLES: Final = {"http": "HTTP_PROXY", "https": "HTTPS_PROXY", "all": "ALL_PROXY"}
 _SCHEMES: Final = {"http", "https", "socks5", "socks5h"}
 _SCHEME: Final = re.compile("[a-z][a-z0-9+.-]{0,15}")
 
@@ -24,14 +25,15 @@ def refuse_unusable() -> None:
         UserError: one of them is no proxy that it can speak to.
     """
     named = getproxies()
+    # `NO_PROXY=*` switches them all off.
     if "*" in {host.strip() for host in named.get("no", "").split(",")}:
         return
-    for kind in ("http", "https", "all"):
+    for kind, upper in _VARIABLES.items():
         value = named.get(kind)
         fault = _fault(value) if value else None
         if value and fault is not None:
             what, mend = fault
-            name = _variable(kind, value)
+            name = _variable(upper, value)
             raise UserError(
                 f"the proxy in {name} can't be used: {what}", mend=mend.format(name=name)
             )
@@ -57,9 +59,8 @@ def _fault(value: str) -> tuple[str, str] | None:
     return None
 
 
-def _variable(kind: str, value: str) -> str:
+def _variable(upper: str, value: str) -> str:
     """Return the name under which the environment holds it: small letters count first."""
-    upper = f"{kind.upper()}_PROXY"
     names = (upper.lower(), upper, *os.environ)
     holders = [one for one in names if one.upper() == upper and os.environ.get(one) == value]
     return (holders or [upper])[0]
