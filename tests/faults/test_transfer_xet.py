@@ -19,6 +19,7 @@ from fault_tools import TOKEN
 from hub import Hub
 from hub.pages import Seen
 from publishing import client_env
+from quantmint.errors import UserError
 from quantmint.registry.leases import release_all
 from quantmint.registry.store import Store
 from quantmint.registry.transfer import Item, Limits, Progress, fetch_all
@@ -295,3 +296,36 @@ def test_a_sample_of_the_matrix_of_xet_ends_right(tmp_path: Path) -> None:
     release_all()
     assert [f"{one.case}: {one.problem}" for one in ended if one.problem] == []
     assert {one.case.behaviour for one in ended} == set(BEHAVIOURS)
+
+
+def test_two_processes_fetch_the_same_bytes_by_xet_once(
+    small: Hub, store: Store, tmp_path: Path
+) -> None:
+    small.faults.slow("/cas/xorb/", 0.4, times=9999)
+    first = start(small, store, tmp_path, limits=SMALL)
+    wait_until(lambda: total(there(store)) > 0)
+    # Its patience is shorter than the first one's work: it waits as it sees the bytes grow.
+    second = start(small, store, tmp_path, limits={**SMALL, "patience": 1.0})
+    ended = [client.ended(one) for one in (first, second)]
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert [rows[0]["way"] for _, rows, _ in ended] == ["xet", "present"]
+    assert store.path(SHA256).read_bytes() == DATA
+
+
+@pytest.mark.usefixtures("reader")
+def test_a_full_disk_is_said_and_leaves_nothing(
+    hub: Hub, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big = random.Random(2).randbytes(3_000_000)
+    hub.create("org/name").record({NAME: hub.cas.offer(big)}, "main", "a file")
+    item = Item(sha256=hashlib.sha256(big).hexdigest(), size=len(big), path=NAME)
+    store = Store(small_disk / "store").open()
+    monkeypatch.setattr(Store, "require_room", lambda *_: None)
+    with pytest.raises(UserError, match="no space left"):
+        fetch_all(
+            [item], [f"{hub.url}/org/name/resolve/main"], store, limits=Limits(part=65_536),
+            token=TOKEN,
+        )  # fmt: skip
+    assert (xet_bytes(hub) > 0, plain_bytes(hub)) == (True, 0)
+    assert list(store.staging.iterdir()) == []
+    release_all()
