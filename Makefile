@@ -92,7 +92,7 @@ bench-kernels: install
 hub-crosscheck: install
 	$(BIN)/python -m tests.hub.crosscheck
 
-# Cut points x server faults x partial files, each once and lasting: 1360 transfers;
+# Cut points x server faults x partial files, each once and lasting: 1360 transfers, and 420 by xet;
 # then each system call of a transfer killed or failed: 270 points. 8 minutes, mostly waiting.
 transfer-matrix: install
 	cd tests && ../$(BIN)/python -m transfer

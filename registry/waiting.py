@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import email.utils
+import time
 from collections.abc import Mapping
+from typing import Final
 
-from quantmint.registry.transfer.addresses import waiting_time
+_LONGEST_WAIT: Final = 31 * 86_400.0
 
 
 def asked_wait(headers: Mapping[str, str], *, is_limited: bool) -> float | None:
@@ -12,12 +15,24 @@ def asked_wait(headers: Mapping[str, str], *, is_limited: bool) -> float | None:
 
     `Retry-After` says it (RFC 9110, section 10.2.3); where a limit was met (`is_limited`, HTTP
     429), so does the Hub's `RateLimit: "api";r=0;t=55` (draft-ietf-httpapi-ratelimit-headers).
+    What makes no sense, or asks for more than a month, asks for nothing.
     """
     named = {str(name).lower(): str(value) for name, value in headers.items()}
-    wait = waiting_time(named.get("retry-after"))
-    if wait is not None or not is_limited or "ratelimit" not in named:
-        return wait
-    from huggingface_hub.utils import parse_ratelimit_headers
+    wait = _retry_after(named.get("retry-after", ""))
+    if wait is None and is_limited and "ratelimit" in named:
+        from huggingface_hub.utils import parse_ratelimit_headers
 
-    limit = parse_ratelimit_headers(named)
-    return float(limit.reset_in_seconds) if limit is not None and limit.remaining == 0 else None
+        limit = parse_ratelimit_headers({"ratelimit": named["ratelimit"][:100]})
+        if limit is not None and limit.remaining == 0:
+            wait = float(limit.reset_in_seconds)
+    return max(0.0, wait) if wait is not None and wait <= _LONGEST_WAIT else None
+
+
+def _retry_after(text: str) -> float | None:
+    text = text.strip()[:100]
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, TypeError, IndexError, OverflowError, OSError):
+        return None

@@ -25,6 +25,7 @@ from quantmint.registry.publish.trouble import (
     token_from,
 )
 from quantmint.registry.store import Blob
+from quantmint.registry.transfer import proxies
 from quantmint.registry.transfer.addresses import refuse_unsafe
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class HubTarget:
 
         if not sys.stderr.isatty():  # nobody watches: the lines of `report` say enough
             disable_progress_bars()
+        proxies.refuse_unusable()
         return HfApi(endpoint=self.contact.endpoint, token=self.contact.token or False)
 
     def prepare(self, *, private: bool) -> Snapshot:

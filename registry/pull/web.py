@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from quantmint.errors import QuantmintError, RegistryError, UserError
 from quantmint.registry.transfer import Limits, addresses
 from quantmint.registry.transfer.connection import Connection
+from quantmint.registry.waiting import asked_wait
 
 if TYPE_CHECKING:
     import httpx2
@@ -170,7 +171,7 @@ class Web:
     def _read(self, response: httpx2.Response, limit: int, first: int | None) -> Reply:
         status = response.status_code
         if status in _PASSING or status >= 500:
-            wait = addresses.waiting_time(response.headers.get("Retry-After"))
+            wait = asked_wait(response.headers, is_limited=status == 429)
             raise _PassingError(f"it answers HTTP {status}", wait)
         if status not in {200, 206}:
             raise self._refused(status, response.headers.get("X-Error-Code", ""))

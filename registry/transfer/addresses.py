@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import email.utils
 import ipaddress
-import time
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -107,15 +105,3 @@ def redirected(url: str, location: str) -> str | None:
     if scheme == "https":
         return target
     return target if from_scheme == "http" and host == from_host else None
-
-
-def waiting_time(text: str | None) -> float | None:
-    """Return the seconds that a `Retry-After` asks for (RFC 9110, section 10.2.3), if it does."""
-    text = (text or "").strip()
-    if text.isascii() and text.isdecimal() and len(text) < 10:
-        return float(text)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, moment.timestamp() - time.time())

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from quantmint.registry.transfer import proxies
 from quantmint.registry.transfer.model import Limits
 
 if TYPE_CHECKING:
@@ -25,11 +26,16 @@ AGENT = "quantmint/1"
 
 
 class Connection:
-    """A client, how many bytes it has brought, and a way to cut it."""
+    """A client, how many bytes it has brought, and a way to cut it.
+
+    Raises:
+        UserError: the environment names a proxy that can't be used.
+    """
 
     def __init__(self, limits: Limits, context: ssl.SSLContext) -> None:
         import httpx2
 
+        proxies.refuse_unusable()
         timeout = httpx2.Timeout(limits.patience, connect=limits.connect)
         self.client = httpx2.Client(
             verify=context,
@@ -48,10 +54,21 @@ class Connection:
         Raises:
             httpx2.HTTPError: no answer came.
         """
+        import httpx2
+
         request = self.client.build_request(
             "GET", url, headers=dict(headers), extensions={"trace": self._trace}
         )
-        return self.client.send(request, stream=True)
+        try:
+            return self.client.send(request, stream=True)
+        except httpx2.ProxyError:
+            self._close()
+            raise
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError):
+            raise
+        except Exception as error:  # a SOCKS proxy talks nonsense: the client has no error for it
+            self._close()
+            raise httpx2.ProxyError("the proxy does not answer as one", request=request) from error
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -90,11 +107,17 @@ class Connection:
     def cut(self) -> None:
         """Cut whatever it is connected to; its thread sees that as a connection lost."""
         self.mark()
-        for known in list(self._sockets):
-            one = known()
-            if one is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    one.shutdown(socket.SHUT_RDWR)
+        for one in self._known():
+            with contextlib.suppress(OSError, ValueError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _close(self) -> None:
+        """Close what the client leaves open where a SOCKS proxy refuses."""
+        for one in self._known():
+            one.close()
+
+    def _known(self) -> list[socket.socket]:
+        return [one for known in list(self._sockets) if (one := known()) is not None]
 
     def _trace(self, event: str, info: Mapping[str, object]) -> None:
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):

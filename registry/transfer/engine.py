@@ -1,13 +1,12 @@
 """Fetching the missing ranges of one unfinished file, over several connections and origins.
 
-Threads take parts from a list; the thread that called watches over them: it opens connections
-while they are too few to fill the line, cuts those that stall or drip, tells the progress and has
-the disk write behind. A part that is cut off goes on where it stopped.
+Threads take parts from a list; the thread that called watches over them (`crew`): it opens
+connections while they are too few to fill the line, cuts those that stall or drip, tells the
+progress and has the disk write behind. A part that is cut off goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 import zlib
 from collections import deque
@@ -17,24 +16,17 @@ from typing import Final
 
 from quantmint.errors import QuantmintError, RegistryError
 from quantmint.registry.transfer.connection import Connection, Pool
+from quantmint.registry.transfer.crew import Crew
 from quantmint.registry.transfer.model import Item, Limits
-from quantmint.registry.transfer.pace import Bucket, Meter
 from quantmint.registry.transfer.partial import Partial
 from quantmint.registry.transfer.ranges import Range, split
 from quantmint.registry.transfer.source import AGAIN, Answer, PassingError, Source
 
-_TICK: Final = 0.05
-_GROW: Final = 0.25
-_SYNC: Final = 64 << 20
 _HELPED: Final = 1 << 20
 
 
 class WholeOnlyError(Exception):
     """No origin that is left serves parts of the file."""
-
-
-class _StoppedError(Exception):
-    """Another thread failed, or the caller is interrupted."""
 
 
 @dataclass(slots=True)
@@ -50,7 +42,7 @@ class _Span:
     crc: int = 0
 
 
-class Job:
+class Job(Crew):
     """One item's missing ranges, to be brought into `partial`.
 
     `meter` counts what came over the wire, `dropped` how much of that was thrown away again.
@@ -59,19 +51,11 @@ class Job:
     def __init__(
         self, partial: Partial, sources: Sequence[Source], limits: Limits, pool: Pool
     ) -> None:
-        self.partial = partial
+        super().__init__(partial, limits, pool)
         self.item: Item = partial.item
         self.sources = sources
-        self.meter = Meter()
         self.dropped = 0
-        self._limits = limits
-        self._pool = pool
-        self._bucket = Bucket(limits.rate)
         self._parts: deque[Range] = deque()
-        self._stop = threading.Event()
-        self._errors: list[BaseException] = []
-        self._threads: list[threading.Thread] = []
-        self._synced = 0
 
     def bring(self, ranges: Sequence[Range], on_tick: Callable[[], None]) -> None:
         """Fetch the ranges in parts.
@@ -81,7 +65,8 @@ class Job:
             QuantmintError: no origin can help. OSError: the disk is full, or it failed.
         """
         self._parts.extend(split(ranges, self._limits.part))
-        self._run(self._take_parts, on_tick, self._limits.connections)
+        most = min(self._limits.connections, len(self._parts))
+        self._run(self._lent(self._take_parts), on_tick, most)
 
     def bring_whole(self, on_tick: Callable[[], None]) -> None:
         """Fetch the file from its first byte to its last in one answer, as often as it takes.
@@ -90,53 +75,17 @@ class Job:
             as `bring`.
         """
         self._parts.append((0, self.item.size))
-        self._run(self._take_whole, on_tick, 1)
+        self._run(self._lent(self._take_whole), on_tick, 1)
 
-    def _run(
-        self,
-        work: Callable[[Connection], None],
-        on_tick: Callable[[], None],
-        most: int,
-    ) -> None:
-        most = min(most, len(self._parts))
-        grown = time.monotonic()
-        try:
-            self._start(work)
-            while not self._stop.is_set() and (alive := self._alive()):
-                alive[0].join(_TICK)
-                now, rate = time.monotonic(), self.meter.rate()
-                if self._parts and len(self._threads) < most and now - grown > _GROW:
-                    grown = now
-                    if rate < self._limits.enough:
-                        self._start(work)
-                self._pool.cut(slow_only=True)
-                self._write_behind()
-                on_tick()
-        finally:
-            self._stop.set()
-            while alive := self._alive():
-                self._pool.cut()
-                alive[0].join(_TICK)
-        if self._errors:
-            raise self._errors[0]
+    def _has_more(self) -> bool:
+        return bool(self._parts)
 
-    def _start(self, work: Callable[[Connection], None]) -> None:
-        thread = threading.Thread(target=self._guard, args=(work,), name="transfer", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _alive(self) -> list[threading.Thread]:
-        return [thread for thread in self._threads if thread.is_alive()]
-
-    def _guard(self, work: Callable[[Connection], None]) -> None:
-        try:
+    def _lent(self, work: Callable[[Connection], None]) -> Callable[[], None]:
+        def with_connection() -> None:
             with self._pool.lend() as connection:
                 work(connection)
-        except _StoppedError:
-            pass
-        except BaseException as error:  # noqa: BLE001 - raised again by the thread that called
-            self._errors.append(error)
-            self._stop.set()
+
+        return with_connection
 
     def _take_parts(self, connection: Connection) -> None:
         while True:
@@ -229,16 +178,6 @@ class Job:
             if ready:
                 return ready[0]
             self._stop.wait(min(source.ready_at for source in fit) - now)
-
-    def _check(self) -> None:
-        if self._stop.is_set():
-            raise _StoppedError
-
-    def _write_behind(self) -> None:
-        """Have the disk write while the rest comes, so that little is left in the end."""
-        if self.meter.count - self._synced >= _SYNC:
-            self._synced = self.meter.count
-            self.partial.sync()
 
 
 def no_help(sources: Sequence[Source]) -> QuantmintError:

@@ -97,6 +97,7 @@ class _Fetching:
     sources: list[Source] = field(default_factory=list)
     fetched: int = 0
     reused: int = 0
+    by_xet: int = 0
     restarts: int = 0
     told_at: float = 0.0
 
@@ -214,7 +215,7 @@ class _Fetching:
         """Bring what is missing, by xet or plainly; begin anew, once, if the file changes."""
         saved = self._plan().saved if resume else 0
         for source in sources:
-            source.wants_xet = resume and not (saved or partial.done) and xet.is_usable(self.limits)
+            source.wants_xet = resume and not saved and xet.is_usable(self.limits)
         changed = False
         while True:
             try:
@@ -232,6 +233,7 @@ class _Fetching:
                     ) from None
                 changed = True
                 self.restarts += 1
+                self.by_xet = 0
                 partial.begin_anew()
                 for source in sources:
                     source.forget()
@@ -249,19 +251,20 @@ class _Fetching:
         needed = without([(0, item.size)], there)
         if not needed:
             return
-        self.reused = total(there)
+        kept = total(there)
+        self.reused = max(0, kept - self.by_xet)
         job = Job(partial, sources, self.limits, self.pool)
         before = self.fetched
 
         def tick() -> None:
             self.fetched = before + job.meter.count
-            self._tell(self.reused + job.meter.count - job.dropped, job.meter.rate())
+            self._tell(kept + job.meter.count - job.dropped, job.meter.rate())
 
         try:
             job.bring(needed, tick)
         except WholeOnlyError:
             self.fetched = before = before + job.meter.count
-            self.reused = 0
+            self.reused = kept = 0
             self.restarts += 1
             job = Job(partial, sources, self.limits, self.pool)
             job.bring_whole(tick)
@@ -269,25 +272,22 @@ class _Fetching:
             self.fetched = before + job.meter.count
 
     def _brought_by_xet(self, partial: Partial, offer: XetOfferedError) -> bool:
-        """Fetch by xet; False, and nothing left of it, if that fails."""
-        target = partial.folder / "xet"
-        wire = 0
+        """Fetch what is missing by xet; False if that fails, and what came stays."""
+        done = union(partial.done)
+        self.reused, before = total(done), self.fetched
+        windows = xet.Windows(offer, partial, self.limits, self.pool)
 
-        def on_bytes(done: int, came: int) -> None:
-            nonlocal wire
-            wire = came
-            self._tell(done, 0.0)
+        def tick() -> None:
+            self.fetched = before + windows.meter.count
+            self._tell(self.reused + windows.meter.count, windows.meter.rate())
 
         try:
-            xet.fetch_by_xet(offer, target, self.limits, self.pool, on_bytes)
-            if target.lstat().st_size != self.item.size:
-                return False
-            target.replace(partial.data)
-        except (RegistryError, OSError, ImportError):
+            windows.bring(without([(0, self.item.size)], done), tick)
+        except RegistryError:
             return False
         finally:
-            self.fetched += wire
-            target.unlink(missing_ok=True)
+            self.fetched = before + windows.meter.count
+            self.by_xet = total(union(partial.done)) - self.reused
         return True
 
     def _is_adopted(self, partial: Partial) -> bool:

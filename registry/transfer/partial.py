@@ -52,7 +52,7 @@ class Partial:
         self._journal = os.open(folder / "journal", flags | os.O_APPEND, 0o600)
         _held.add(folder)
 
-    def write(self, data: bytes, at: int) -> None:
+    def write(self, data: bytes | memoryview, at: int) -> None:
         """Write bytes to their place.
 
         Raises:

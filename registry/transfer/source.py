@@ -18,6 +18,7 @@ from quantmint.registry.transfer import addresses
 from quantmint.registry.transfer.connection import Connection
 from quantmint.registry.transfer.model import Item, Limits, Origin
 from quantmint.registry.transfer.pace import back_off
+from quantmint.registry.waiting import asked_wait
 
 if TYPE_CHECKING:
     import httpx2
@@ -192,7 +193,7 @@ class Source:
             return
         response.close()
         if status in _PASSING or status >= 500:
-            wait = addresses.waiting_time(response.headers.get("Retry-After"))
+            wait = asked_wait(response.headers, is_limited=status == 429)
             raise PassingError(f"it answers HTTP {status}", wait)
         if not fresh:  # a signed address has expired: the first one gives a new one
             self._final = None

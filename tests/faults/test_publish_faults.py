@@ -371,6 +371,17 @@ def test_a_hub_that_asks_to_wait_is_given_the_time(
     assert waited == [1, 2, 4, 8]
 
 
+@pytest.mark.parametrize(
+    "asked", ["Wed, 21 Oct 2015 07:28:00 +99999999999999999999", "9" * 400, "Fri, 31 Dec 9999"]
+)
+def test_an_absurd_time_to_wait_is_not_waited_for(
+    hub: Hub, go: Go, waited: list[float], asked: str
+) -> None:
+    hub.faults.refuse(429, 1, part="/commit/main", Retry_After=asked)
+    go()
+    assert waited == [1]
+
+
 def test_no_way_to_the_hub(
     store: Store, waited: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quantmint.errors import IntegrityError, QuantmintError, RegistryError, UserError
 from quantmint.registry.leases import release_all
@@ -25,7 +27,8 @@ from quantmint.registry.transfer import (
     fetch_all,
     sweep_partials,
 )
-from quantmint.registry.transfer.addresses import redirected, waiting_time
+from quantmint.registry.transfer.addresses import redirected
+from quantmint.registry.waiting import asked_wait
 from transfer import client
 from transfer.origin import Asked, FaultyOrigin, Reply, wait_until
 
@@ -270,10 +273,69 @@ def test_a_short_wait_that_the_server_asks_for_is_kept(store: Store) -> None:
     assert_there(store)
 
 
+def waiting_time(text: str) -> float | None:
+    return asked_wait({"Retry-After": text}, is_limited=False)
+
+
+def test_the_hubs_own_way_to_say_it() -> None:
+    """`RateLimit`, where a limit was met and nothing is left of it."""
+    said = {"ratelimit": '"api";r=0;t=55', "ratelimit-policy": '"fixed window";"api";q=500;w=300'}
+    assert asked_wait(said, is_limited=True) == 55.0
+    assert asked_wait(said, is_limited=False) is None
+    assert asked_wait({**said, "Retry-After": "7"}, is_limited=True) == 7.0
+    for text in ('"api";r=3;t=55', '"api"', "", "9" * 5000, '"api";r=0;t=' + "9" * 400):
+        assert asked_wait({"RateLimit": text}, is_limited=True) is None
+
+
 def test_a_date_is_a_time_to_wait_too() -> None:
     assert waiting_time("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
     assert waiting_time("12") == 12.0
-    assert [waiting_time(text) for text in (None, "", "soon", "-1", "1" * 40)] == [None] * 5
+    assert [waiting_time(text) for text in ("", "soon", "-1", "1" * 40)] == [None] * 4
+
+
+HOSTILE_TIMES = (
+    "Fri, 31 Dec 9999 23:59:59 -2359", "Fri, 31 Dec 9999 23:59:59 GMT",
+    "Wed, 21 Oct 2015 07:28:00 +99999999999999999999", "Wed, 21 Oct 2015 07:28:00 -9999",
+    "Wed, 21 Oct 99999999999 07:28:00 GMT", "Wed, 99 Oct 2015 07:28:00 GMT", "999999999",
+    "9" * 400, "\u0663", "1e308", "inf", "nan", "0x10", "1,2", "+5", "Wed,", ", : :", "-" * 5000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE_TIMES)
+def test_a_time_to_wait_without_sense_is_none(text: str) -> None:
+    assert waiting_time(text) is None
+
+
+def test_times_at_the_edges_are_past_or_none() -> None:
+    for year in ("0001", "1900", "1969", "69", "0"):
+        for zone in ("GMT", "+2359", "-2359", "-0000", ""):
+            assert waiting_time(f"Mon, 01 Jan {year} 00:00:00 {zone}") in {0.0, None}
+
+
+@given(
+    st.one_of(
+        st.text(max_size=40),
+        st.from_regex(
+            r"[A-Z][a-z]{2}, \d{1,3} (Jan|Feb|Dec) \d{1,12} \d{1,3}:\d\d:\d\d [+-]?[A-Z0-9]{0,25}",
+            fullmatch=True,
+        ),
+    )
+)
+def test_any_text_is_a_time_or_none(text: str) -> None:
+    wait = waiting_time(text)
+    assert wait is None or 0 <= wait <= 31 * 86_400
+
+
+def test_a_server_that_asks_for_absurd_times_is_asked_again(store: Store) -> None:
+    times = iter(text for text in HOSTILE_TIMES[:6])
+
+    def later(_: FaultyOrigin, _asked: Asked, reply: Reply) -> Reply:
+        text = next(times, None)
+        return reply if text is None else Reply(503, {"Retry-After": text}, b"")
+
+    with FaultyOrigin({"f": DATA}, fault=later) as origin:
+        get(store, origin, limits=replace(LIMITS, tries=8, connections=1))
+    assert_there(store)
 
 
 @pytest.mark.parametrize("where", ["head", "body"])

@@ -180,7 +180,11 @@ class Pages(BaseHTTPRequestHandler):
         self._send_body(name, 206, data[first : last + 1], named)
 
     def _send_body(self, name: str, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        if self.command != "GET" or not self.hub.faults.cut_now(name):
+        is_cut = self.command == "GET" and self.hub.faults.cut_now(name)
+        if self.command == "GET":
+            with self.hub.lock:
+                self.hub.sent[name] += len(body) // 2 if is_cut else len(body)
+        if not is_cut:
             self.send(status, body, headers)
             return
         self.send(status, body[: len(body) // 2], {"Content-Length": str(len(body)), **headers})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from http.server import ThreadingHTTPServer
 from types import TracebackType
@@ -44,6 +45,7 @@ class Hub:
         self.parts: dict[str, dict[int, bytes]] = {}
         self.page_size = 1000
         self.kept = 0
+        self.sent: Counter[str] = Counter()  # bytes of each file, and of each `xorb/...`
         self.on_request: Callable[[Seen], None] = lambda _: None
         self.collections: dict[str, dict[str, object]] = {}
         self._servers = [_serve(self, HubPages, port), _serve(self, CdnPages, cdn_port)]

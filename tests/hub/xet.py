@@ -81,6 +81,20 @@ class Cas:
             self.files[file_id] = terms
             self.large[found] = Entry(whole, is_lfs=True, xet=file_id)
 
+    def offer(self, data: bytes, *, chunk: int = 10_007, row: int = 7) -> Entry:
+        """Keep a file as if it had been uploaded: plain chunks, and so many of them in a xorb."""
+        terms = []
+        for at in range(0, len(data), chunk * row):
+            piece = data[at : at + chunk * row]
+            chunks = [piece[start : start + chunk] for start in range(0, len(piece), chunk)]
+            xorb = b"".join(_packed(one) for one in chunks)
+            name = hashlib.sha256(xorb).hexdigest()
+            self.put_xorb(name, xorb)
+            terms.append(Term(name, len(piece), 0, len(chunks)))
+        file_id = hashlib.sha256(b"file" + data).hexdigest()
+        self.files[file_id] = tuple(terms)
+        return Entry(data, is_lfs=True, xet=file_id)
+
     def reconstruct(
         self, file_id: str, asked: str | None, url: str, version: str
     ) -> dict[str, Any] | None:
@@ -92,11 +106,13 @@ class Cas:
         end = min(int(found[2]) + 1, total) if found and found[2] else total
         if start >= total:
             return None
-        used, at, skip = [], 0, 0
+        used: list[Term] = []
+        at, skip = 0, 0
         for term in terms:
             if at + term.size > start and at < end:
-                skip = start - at if not used else skip
-                used.append(term)
+                before, trimmed = self._trimmed(term, start - at, end - at)
+                skip = start - at - before if not used else skip
+                used.append(trimmed)
             at += term.size
         rows = [
             {"hash": t.xorb, "unpacked_length": t.size, "range": {"start": t.first, "end": t.last}}
@@ -104,6 +120,19 @@ class Cas:
         ]
         answer = {"offset_into_first_range": skip, "terms": rows}
         return answer | (self._ranges_v1(used, url) if version == "1" else self._ranges(used, url))
+
+    def _trimmed(self, term: Term, start: int, end: int) -> tuple[int, Term]:
+        """Leave out the chunks of a term that hold nothing of bytes `start` to `end` of it.
+
+        The first value is how many bytes are left out before it.
+        """
+        sizes = [len(c.data) for c in self.xorbs[term.xorb].chunks[term.first : term.last]]
+        first, last, before, size = 0, len(sizes), 0, term.size
+        while before + sizes[first] <= start:
+            before, size, first = before + sizes[first], size - sizes[first], first + 1
+        while before + size - sizes[last - 1] >= end:
+            size, last = size - sizes[last - 1], last - 1
+        return before, Term(term.xorb, size, term.first + first, term.first + last)
 
     def _ranges(self, terms: list[Term], url: str) -> dict[str, Any]:
         found: dict[str, list[dict[str, Any]]] = {}
@@ -141,6 +170,11 @@ def _chunks(data: bytes) -> list[Chunk]:
         found.append(Chunk(at, end, _unpack(data[at + 8 : end], scheme, size)))
         at = end
     return found
+
+
+def _packed(data: bytes) -> bytes:
+    size = len(data).to_bytes(3, "little")
+    return b"\0" + size + b"\0" + size + data
 
 
 def _unpack(data: bytes, scheme: int, size: int) -> bytes:

@@ -1,8 +1,9 @@
-"""The whole matrix: `make transfer-matrix`. Prints a table, and fails if anything is wrong."""
+"""Both matrices: `make transfer-matrix`. Prints a table, and fails if anything is wrong."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from quantmint.registry.leases import release_all
 
+from . import xet_matrix
 from .matrix import BEHAVIOURS, cases, run_all, sample
 
 
@@ -47,7 +49,24 @@ def main() -> None:
         f"{time.monotonic() - started:.0f} s: {right} right, "
         f"{len(chosen) - right} refused by type, {len(problems)} problems"
     )
-    sys.exit(bool(problems))
+    wrong = by_xet()
+    sys.exit(bool(problems) or wrong)
+
+
+def by_xet() -> bool:
+    """Run the matrix of xet; return whether anything was wrong."""
+    started = time.monotonic()
+    chosen = xet_matrix.cases()
+    wrong = 0
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.update(HF_XET_CACHE=f"{folder}/xet", HF_XET_TELEMETRY_ENABLED="0")
+        for ended in xet_matrix.run_all(chosen, Path(folder) / "stores"):
+            if ended.problem is not None:
+                wrong += 1
+                print(f"{ended.case}: {ended.problem}", flush=True)
+        release_all()
+    print(f"{len(chosen)} cases of xet in {time.monotonic() - started:.0f} s: {wrong} problems")
+    return wrong > 0
 
 
 if __name__ == "__main__":

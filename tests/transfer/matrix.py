@@ -210,13 +210,15 @@ def run(case: Case, root: Path) -> Ended:
             if TOKEN in str(error) or "secret" in str(error) or error.mend is None:
                 return Ended(case, how, f"a poor message: {error}")
         leaked = any("authorization" in asked.headers for asked in elsewhere.log)
-    problem = problem_of(case, store, how, taken, leaked=leaked)
+    problem = problem_of(store, how, taken, leaked=leaked)
+    if problem is None and how != "right" and (not case.stays or case.behaviour in HARMLESS):
+        problem = f"refused ({how}) where the right bytes could be had"
     shutil.rmtree(root, ignore_errors=True)
     return Ended(case, how, problem)
 
 
 def problem_of(  # noqa: PLR0911 - one line for each law
-    case: Case, store: Store, how: str, taken: int, *, leaked: bool
+    store: Store, how: str, taken: int, *, leaked: bool
 ) -> str | None:
     """Look at the disk with nothing but sha256: what is there that must not be?"""
     found = {path.name: path.read_bytes() for path in store.objects.rglob("*") if path.is_file()}
@@ -231,8 +233,6 @@ def problem_of(  # noqa: PLR0911 - one line for each law
         return f"staging holds {left}"
     if leaked:
         return "the token went to another host"
-    if how != "right" and (not case.stays or case.behaviour in HARMLESS):
-        return f"refused ({how}) where the right bytes could be had"
     if taken > 20 * SIZE:
         return f"{taken} bytes were taken for {SIZE}"
     return None
