@@ -20,7 +20,7 @@ def asked_wait(headers: Mapping[str, str], *, is_limited: bool) -> float | None:
     named = {str(name).lower(): str(value) for name, value in headers.items()}
     wait = _retry_after(named.get("retry-after", ""))
     if wait is None and is_limited and "ratelimit" in named:
-        from huggingface_hub.utils import parse_ratelimit_headers
+        from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
         limit = parse_ratelimit_headers({"ratelimit": named["ratelimit"][:100]})
         if limit is not None and limit.remaining == 0:
