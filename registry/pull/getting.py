@@ -66,7 +66,7 @@ def get(place: Place, believed: Believed, offer: Offer, how: Getting) -> Got:
             that the strict reader refuses: nothing of it stays.
     """
     store = how.store
-    origins = [place.origin(believed.listing), *how.mirrors]
+    origins = [*place.origins(believed.listing), *how.mirrors]
     objects: dict[str, Blob] = {}
     table = _small_files(believed, offer, origins, how, objects)
     took: list[Fetched] = []

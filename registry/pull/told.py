@@ -96,7 +96,7 @@ def from_where(resolved: Resolved) -> str:
     offer = resolved.offer
     place = resolved.place.name if resolved.place else "this machine"
     if isinstance(resolved.place, HubPlace):
-        place = f"{resolved.place.web.name}/{resolved.place.repo}"
+        place = f"{resolved.place.asked.name}/{resolved.place.repo}"
     believed = resolved.believed
     manifest = believed.manifest if believed else None
     release = f" release {manifest.release}" if manifest else ""

@@ -103,7 +103,9 @@ def test_a_template_that_fails_is_told(
     nano: tuple[Home, Ran], nano_file: Path, tmp_path: Path, template: str, told: str
 ) -> None:
     # A name of its own: pulled models of one name are kept in one folder.
-    folder = with_template(nano_file / "Phi-3-nano-Q8_0.gguf", tmp_path / f"fails-{told[:4].strip()}", template)
+    folder = with_template(
+        nano_file / "Phi-3-nano-Q8_0.gguf", tmp_path / f"fails-{told[:4].strip()}", template
+    )
     ran = run_in(nano[0], "run", f"file:{folder}", "hello", "--max-tokens", "4", **ENV)
     assert (ran.code, ran.out) == (5, ""), ran.err
     assert "the model's own chat template fails: " in ran.err
