@@ -17,7 +17,7 @@ from quantmint.registry.pull.find import find_digest, find_place, listing_of
 from quantmint.registry.pull.getting import Getting, Got, get
 from quantmint.registry.pull.header import Shape, read_header, shape_of
 from quantmint.registry.pull.hub import HubPlace, offline
-from quantmint.registry.pull.kept import Kept, all_kept, keep, now_text
+from quantmint.registry.pull.kept import Kept, all_kept, keep, now_text, settled
 from quantmint.registry.pull.offers import Offer, offers_of
 from quantmint.registry.pull.places import Place
 from quantmint.registry.pull.placing import (
@@ -85,11 +85,15 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
-    """Where the model lies now. `got` is None where nothing had to be asked for."""
+    """Where the model lies now, and by which name it is meant.
+
+    `got` is None where nothing had to be asked for.
+    """
 
     path: Path
     kept: Kept
     resolved: Resolved
+    name: str
     got: Got | None = None
     also: tuple[Path, ...] = ()
 
@@ -218,7 +222,7 @@ class Puller:
         assert place is not None
         assert believed is not None
         manifest, verified = believed.manifest, believed.verified
-        return Kept(
+        fresh = Kept(
             model=resolved.model,
             place=place.name,
             commit=believed.listing.commit,
@@ -229,6 +233,7 @@ class Puller:
             variants={offer.variant: tuple(file.path for file in offer.files)},
             objects=got.objects,
         )
+        return settled(self.store, fresh)
 
     def _place(self, request: Request, resolved: Resolved, kept: Kept, got: Got | None) -> Pulled:
         variant = resolved.offer.variant
@@ -246,7 +251,8 @@ class Puller:
         if request.to is not None:
             spot = Spot(request.to.expanduser().absolute())
             path = put_files(self.store, kept, variant, spot)
-        return Pulled(path=path, kept=kept, resolved=resolved, got=got, also=tuple(also))
+        name = local.called(kept, all_kept(self.store, kept.model))
+        return Pulled(path=path, kept=kept, resolved=resolved, name=name, got=got, also=tuple(also))
 
     def _into_cache(self, request: Request, kept: Kept, variant: str) -> list[Path]:
         if not kept.place.startswith("hub:") or not kept.commit:

@@ -124,9 +124,8 @@ def saved(pulled: Pulled) -> str:
 def commands(pulled: Pulled) -> list[tuple[str, str]]:
     """Return ready commands, by what each is for."""
     path = shlex.quote(str(pulled.path))
-    kept, variant = pulled.kept, pulled.resolved.offer.variant
-    name = shlex.quote(f"{kept.title}:{variant}")
-    create = f"ollama create {kept.model} -f Modelfile"
+    name = shlex.quote(f"{pulled.name}:{pulled.resolved.offer.variant}")
+    create = f"ollama create {pulled.kept.model} -f Modelfile"
     return [
         ("chat", f"quantmint run {name}"),
         ("serve", f"quantmint serve {name}"),
