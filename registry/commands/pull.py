@@ -57,7 +57,7 @@ def pull(  # noqa: PLR0913  (one parameter for each option of the command line)
     The path goes to standard output. Warnings go to standard error, and, where a person watches,
     the progress and ready commands.
     """
-    from quantmint.registry.pull.choose import NoChoiceError
+    from quantmint.registry.pull.choose import RefusedError
     from quantmint.registry.pull.engine import Puller
     from quantmint.registry.pull.told import bar_for_people, explained, from_where, saved
     from quantmint.registry.transfer import Limits
@@ -70,7 +70,7 @@ def pull(  # noqa: PLR0913  (one parameter for each option of the command line)
     )  # fmt: skip
     try:
         resolved = puller.resolve(request)
-    except NoChoiceError as error:
+    except RefusedError as error:
         if explain:
             click.echo(explained(error.machine, error.candidates), err=True)
         raise
