@@ -14,6 +14,7 @@ from quantmint.home import Home
 from quantmint.registry.pull.kept import Kept, all_kept
 from quantmint.registry.pull.reference import IMPORTED
 from quantmint.registry.store import ATTRIBUTE, Blob, Store
+from quantmint.watching import naming
 
 LM_STUDIO: Final = "~/.lmstudio/models"
 OLLAMA: Final = "~/.ollama/models"
@@ -108,7 +109,8 @@ def put_files(store: Store, kept: Kept, variant: str, spot: Spot) -> Path:
     for path in kept.variants[variant]:
         target = spot.target(path)
         if not _is_there(store, kept.objects[path], target):
-            store.link(kept.objects[path], target)
+            with naming(path):
+                store.link(kept.objects[path], target)
         placed.append(target)
     return placed[0]
 
