@@ -64,13 +64,13 @@ def drawn(found: list[str], doing: str) -> list[str]:
 @pytest.mark.parametrize("columns", [40, 80, 100, 200])
 def test_no_line_wraps(env: dict[str, str], home: Home, tmp_path: Path, columns: int) -> None:
     """Copying, hashing, verifying, writing and reading archives, each with its rate."""
-    ref, archive = f"file:{tmp_path / 'registry'}", str(tmp_path / "x.tar")
+    ref, archive = f"file:{tmp_path / 'registry'}", str(tmp_path / f"{'x' * 120}.tar")
     seen = []
     for words, doing in (
         (["pull", ref], "hashing" if columns > 40 else "..."),
         (["verify", MODEL], "hashing"),
         (["verify"], "hashing"),
-        (["export", MODEL, "-o", archive], "writing x.tar"),
+        (["export", MODEL, "-o", archive], "writing x" if columns > 140 else "...x"),
         (["rm", MODEL], ""),
         (["import", archive], "reading " if columns > 40 else "..."),
     ):
