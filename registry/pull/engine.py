@@ -12,7 +12,7 @@ from quantmint.registry.hf_cache import put_into_cache
 from quantmint.registry.machine import Machine, this_machine
 from quantmint.registry.pull import local
 from quantmint.registry.pull.believe import Asked, Believed, believe, model_of
-from quantmint.registry.pull.choose import AUTO, Choice, Wishes, choose
+from quantmint.registry.pull.choose import AUTO, Choice, NoVariantError, Wishes, choose
 from quantmint.registry.pull.find import find_digest, find_place, listing_of
 from quantmint.registry.pull.getting import Getting, Got, get
 from quantmint.registry.pull.header import Shape, read_header, shape_of
@@ -148,7 +148,7 @@ class Puller:
         shape = None
         if believed.manifest is None:
             shape = _shape(place, believed, offers, wishes)
-        choice = choose(offers, machine, wishes, shape)
+        choice = _chosen(believed, offers, machine, wishes, shape)
         skipped = listing.skipped
         odd = (f"{skipped} of its GGUF files were left out: odd names",) if skipped else ()
         return Resolved(
@@ -284,6 +284,24 @@ def _wishes(request: Request) -> Wishes:
             mend="name one of the two",
         )
     return replace(wishes, variant=named)
+
+
+def _chosen(
+    believed: Believed,
+    offers: Sequence[Offer],
+    machine: Machine,
+    wishes: Wishes,
+    shape: Shape | None,
+) -> Choice:
+    """Choose as `choose` does, and say it where the variant that is lacking was withheld."""
+    try:
+        return choose(offers, machine, wishes, shape)
+    except NoVariantError as error:
+        rows = believed.manifest.withheld if believed.manifest else ()
+        held = next((row for row in rows if row.variant == wishes.variant), None)
+        if held is not None:
+            error.what = f"the variant {held.variant} was withheld by its publisher: {held.reason}"
+        raise
 
 
 def _shape(

@@ -374,8 +374,9 @@ def test_why_a_withdrawn_variant_can_not_be_taken(
     assert rows["Q8_0"].rstrip().endswith("not asked for")
     assert "->" not in table
     assert "machine: " not in quantmint("pull", f"{REPO}:Q4_K_M").err
-    ran = quantmint("pull", f"{REPO}:TQ1_0", "--explain", env={"HF_TOKEN": ""})  # it was withheld
+    ran = quantmint("pull", f"{REPO}:TQ1_0", "--explain", env={"HF_TOKEN": ""})
     assert (ran.code, "machine: " in ran.err, "not asked for" in ran.err) == (2, True, True)
+    assert "TQ1_0 was withheld by its publisher: top1 0.31 is below 0.8" in ran.err
 
 
 def test_mirrors_and_lm_studio(
