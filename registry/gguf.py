@@ -29,11 +29,12 @@ from quantmint.registry.gguf_values import (
     Bytes,
     Cursor,
     GgufError,
+    ShortError,
     Texts,
     read_values,
 )
 
-__all__ = ["Gguf", "GgufError", "Tensor", "Texts", "parse", "read"]
+__all__ = ["Gguf", "GgufError", "ShortError", "Tensor", "Texts", "parse", "read"]
 
 MOST_TENSORS: Final = 1 << 16
 _TENSOR: Final = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
@@ -141,9 +142,9 @@ def parse(data: Bytes, size: int) -> Gguf:
     """Read a header out of `data`, the first bytes of a file of `size` bytes.
 
     Raises:
-        GgufError: see `read`.
+        GgufError: see `read`; `ShortError` where the header goes on behind `data`.
     """
-    cursor = Cursor(data, min(len(data), HEADER_LIMIT))
+    cursor = Cursor(data, size)
     magic, version, tensor_count, value_count = _START.unpack(cursor.take(_START.size))
     if magic != b"GGUF" and data[: len(_POINTER)] == _POINTER:
         raise GgufError("it is a Git LFS pointer, and the file that it stands for was not fetched")

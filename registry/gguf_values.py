@@ -42,6 +42,15 @@ class GgufError(IntegrityError):
     """The file is no well-formed GGUF file."""
 
 
+class ShortError(GgufError):
+    """Nothing is wrong so far with the first bytes of a file: the header goes on behind them.
+
+    `needed` bytes from the file's start are what reading on takes at least.
+    """
+
+    needed = 0
+
+
 class Texts(Sequence[str]):
     """The texts of an array, decoded when one of them is first asked for.
 
@@ -91,23 +100,30 @@ class Texts(Sequence[str]):
 class Cursor:
     """A position in the header that never passes its end.
 
-    Every method raises `GgufError` when the bytes that are left do not pay for what it takes.
+    Every method raises `GgufError` when the bytes that are left do not pay for what it takes:
+    `ShortError` where only those that are here do not, and those of the whole file could.
     """
 
-    def __init__(self, data: Bytes, end: int) -> None:
+    def __init__(self, data: Bytes, size: int) -> None:
+        """Read `data`, the first bytes of a file of `size` bytes."""
         self.data = data
-        self.end = end
+        self.last = min(size, HEADER_LIMIT)
+        self.end = min(len(data), self.last)
         self.at = 0
         self.texts_left = MOST_TEXTS
 
     def pay(self, count: int, what: str = "a field") -> None:
         """Refuse unless `count` more bytes, which `what` takes, are there."""
         if count > self.end - self.at:
-            raise self.exhausted(what)
+            raise self.exhausted(what, self.at + count)
 
-    def exhausted(self, what: str) -> GgufError:
-        """Return the error for what goes on past the end."""
-        if self.end == HEADER_LIMIT:
+    def exhausted(self, what: str, needed: int) -> GgufError:
+        """Return the error for what goes on past the end, and takes `needed` bytes at least."""
+        if needed <= self.last:
+            short = ShortError(f"the bytes that are here end inside {what} at byte {self.at}")
+            short.needed = needed
+            return short
+        if self.last == HEADER_LIMIT:
             return GgufError(f"its header is longer than {HEADER_LIMIT >> 20} MiB")
         return GgufError(f"the file ends inside {what} at byte {self.at}")
 
@@ -143,9 +159,9 @@ class Cursor:
                 (size,) = unpack(data, at)
                 at += size + 8
         except (struct.error, OverflowError):
-            raise self.exhausted(what) from None
+            raise self.exhausted(what, at + 8) from None
         if at > self.end:
-            raise self.exhausted(what)
+            raise self.exhausted(what, at)
         return Texts(self.take(at - self.at), count)
 
 

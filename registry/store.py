@@ -37,6 +37,7 @@ from quantmint.files import (
     make_folders,
     move_into_place,
     out_of_space,
+    sha256_of_open,
     temporary_name,
     write_synced,
 )
@@ -348,7 +349,7 @@ def _hash_synced(staged: Path, size: int | None) -> Blob:
         if before.st_nlink != 1:
             raise BugError(f"{staged.name} has {before.st_nlink} names")
         os.fsync(file.fileno())
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256_of_open(file, staged.name)
         after = os.fstat(file.fileno())
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise IntegrityError(

@@ -18,6 +18,7 @@ from quantmint.errors import IntegrityError
 from quantmint.registry import gguf
 from quantmint.registry.manifest.codec import INDEX_LIMIT, from_bytes, to_bytes
 from quantmint.registry.manifest.types import Bytes, FilePath, Sha256, Signed
+from quantmint.watching import note
 
 MOST_TENSORS: Final = 1 << 16
 _CHUNK: Final = 1 << 22
@@ -73,16 +74,15 @@ def make_table(path: Path, file: str, sha256: str) -> TensorTable:
     """
     header = gguf.read(path)
     with path.open("rb", buffering=0) as reader:
-        rows = tuple(
-            TensorRow(
-                name=tensor.name,
-                type=tensor.type.name,
-                offset=tensor.offset,
-                size=tensor.size,
-                sha256=digest_range(reader.fileno(), tensor.offset, tensor.size),
-            )
-            for tensor in sorted(header.tensors, key=lambda tensor: tensor.offset)
-        )
+        rows = []
+        for tensor in sorted(header.tensors, key=lambda tensor: tensor.offset):
+            digest = digest_range(reader.fileno(), tensor.offset, tensor.size)
+            rows.append(
+                TensorRow(name=tensor.name, type=tensor.type.name, offset=tensor.offset,
+                          size=tensor.size, sha256=digest)
+            )  # fmt: skip
+            done = min(tensor.offset + tensor.size, header.size)
+            note("hashing tensors of", file, done, header.size)
         start = min(header.data_offset, header.size)
         return TensorTable(
             format="quantmint.tensors/1",
@@ -91,7 +91,7 @@ def make_table(path: Path, file: str, sha256: str) -> TensorTable:
             sha256=sha256,
             header_size=start,
             header_sha256=digest_range(reader.fileno(), 0, start),
-            tensors=rows,
+            tensors=tuple(rows),
         )
 
 

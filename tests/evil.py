@@ -1,5 +1,8 @@
 """A registry that lies: the Hub's few pages that a puller reads, each of which can be replaced.
 
+`pace` says of a path how many seconds pass before each 16 KiB, by the bytes that were sent; less
+than none cuts the connection.
+
 with Evil() as evil:
     evil.files = release_files
     evil.pages["/quantmint.dsse.json"] = endless(b"x")
@@ -10,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 COMMIT = "c0" * 20
+_PIECE = 1 << 14
 Answer = tuple[int, dict[str, str], bytes | Iterator[bytes]]
 
 
@@ -48,6 +53,8 @@ class Evil:
         self.revisions: dict[str, dict[str, bytes]] = {}
         self.tokens: list[str | None] = []
         self.paths: list[str] = []
+        self.ranges: list[tuple[str, str | None]] = []
+        self.pace: Callable[[str, int], float] = lambda _path, _sent: 0.0
         kind = type("EvilPages", (_Pages,), {"evil": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
         self._server.daemon_threads = True
@@ -94,6 +101,7 @@ class _Pages(BaseHTTPRequestHandler):
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
         evil.tokens.append(token)
         evil.paths.append(self.path)
+        evil.ranges.append((self.path, self.headers.get("Range")))
         path = self.path.partition("?")[0]
         page = next((p for end, p in evil.pages.items() if path.endswith(end)), None)
         status, headers, body = page() if page else self._honest(path)
@@ -128,7 +136,18 @@ class _Pages(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        for chunk in [body] if isinstance(body, bytes) else body:
+        sent = 0
+        for chunk in _pieces(body) if isinstance(body, bytes) else body:
+            wait = self.evil.pace(self.path, sent)
+            if wait < 0:
+                self.close_connection = True
+                return
+            time.sleep(wait)
             self.wfile.write(chunk)
+            sent += len(chunk)
         if not isinstance(body, bytes) or int(headers["Content-Length"]) != len(body):
             self.close_connection = True
+
+
+def _pieces(body: bytes) -> list[bytes]:
+    return [body[at : at + _PIECE] for at in range(0, len(body), _PIECE)] or [b""]

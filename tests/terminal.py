@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
 import select
+import struct
 import subprocess
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from typing import Self
 
 
 class Terminal:
-    """A running program. `said` is all that it wrote; `wait` looks behind `seen` only."""
+    """A running program. `said` is all that it wrote; `wait` looks behind `seen` only.
 
-    def __init__(self, words: Sequence[str], env: Mapping[str, str]) -> None:
+    Without `columns` the terminal does not say how wide it is.
+    """
+
+    def __init__(
+        self, words: Sequence[str], env: Mapping[str, str], columns: int | None = None
+    ) -> None:
         self._ours, theirs = pty.openpty()
+        if columns is not None:
+            self.resize(columns)
         self._process = subprocess.Popen(
             words, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
         )
@@ -30,6 +40,9 @@ class Terminal:
             assert time.monotonic() < deadline, f"no {text!r} in {self.said[self.seen :]!r}"
             assert self._read(0.2), f"it ended without {text!r}: {self.said!r}"
         self.seen = self.said.index(text, self.seen) + len(text)
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())

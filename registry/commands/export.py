@@ -11,6 +11,7 @@ import click
 
 from quantmint.files import human_bytes
 from quantmint.home import find_home
+from quantmint.registry.bar import bar_for_people, shown
 from quantmint.registry.commands.pulling import complete_here
 from quantmint.registry.pull import local
 from quantmint.registry.pull.archive import export as write_archive
@@ -47,7 +48,8 @@ def export(*, ref: str, output: Path | None, as_json: bool) -> None:
         click.echo(f"warning: {warning}", err=True)
     name = f"{kept.model}-{reference.variant or 'all'}-{kept.label}.tar"
     target = output or Path(name)
-    size = write_archive(store, kept, target)
+    with shown(bar_for_people()):
+        size = write_archive(store, kept, target)
     if as_json:
         facts = {"path": str(target), "size": size, "model": kept.model, "release": kept.number,
                  "variants": list(kept.variants)}  # fmt: skip

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
+from quantmint.registry.bar import bar_for_people, shown
 
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[int], None] | None]:
-    """Show a bar to a person who watches; threads may report at once."""
-    if not sys.stderr.isatty():
+    """Show a bar to a person who watches, if it takes long; threads may report at once."""
+    bar = bar_for_people()
+    if bar is None:
         yield None
         return
-    lock = threading.Lock()
+    lock, done = threading.Lock(), 0
 
     def advance(count: int) -> None:
+        nonlocal done
         with lock:
-            bar.update(count)
+            done += count
+            bar.work("hashing", min(done, total), total)
 
-    with click.progressbar(length=total, label="hashing", file=sys.stderr) as bar:
+    with shown(bar):
         yield advance

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from quantmint.home import find_home
+from quantmint.registry.bar import bar_for_people, shown
 from quantmint.registry.pull.bring import bring
 
 
@@ -18,7 +19,8 @@ from quantmint.registry.pull.bring import bring
 @click.option("--json", "as_json", is_flag=True, help="Print the result for programs.")
 def import_(*, file: Path, strict: bool, release: int | None, as_json: bool) -> None:
     """Take a model out of a file that `quantmint export` wrote; no network is used."""
-    came = bring(find_home(), file, strict=strict, release=release)
+    with shown(bar_for_people()):
+        came = bring(find_home(), file, strict=strict, release=release)
     for warning in came.warnings:
         click.echo(f"warning: {warning}", err=True)
     kept = came.kept

@@ -38,7 +38,8 @@ def outdated(*, ref: str | None, built: bool, exit_code: bool, as_json: bool) ->
         sys.exit(1 if exit_code and is_late else 0)
     home = find_home()
     store, root = Store(home.store).open(), TrustRoot(home.keys)
-    kept = local.matching(store, parse_reference(ref)) if ref else all_kept(store)
+    everything = all_kept(store)
+    kept = local.matching(store, parse_reference(ref)) if ref else everything
     newest = sorted(newest_of(kept), key=lambda each: (each.model, each.place))
     if ref is not None and not newest:
         raise UserError(
@@ -50,7 +51,8 @@ def outdated(*, ref: str | None, built: bool, exit_code: bool, as_json: bool) ->
         click.echo(json.dumps([_facts(row) for row in rows], indent=2))
     elif rows:
         lines = [
-            [f"{row.kept.title}:{row.variant}", row.kept.label, row.newest or "-", row.change,
+            [f"{local.called(row.kept, everything)}:{row.variant}", row.kept.label,
+             row.newest or "-", row.change,
              "-" if row.fetch is None else human_bytes(row.fetch), row.means]
             for row in rows
         ]  # fmt: skip

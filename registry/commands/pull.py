@@ -57,9 +57,10 @@ def pull(  # noqa: PLR0913  (one parameter for each option of the command line)
     The path goes to standard output. Warnings go to standard error, and, where a person watches,
     the progress and ready commands.
     """
-    from quantmint.registry.pull.choose import NoChoiceError
+    from quantmint.registry.bar import bar_for_people, shown
+    from quantmint.registry.pull.choose import RefusedError
     from quantmint.registry.pull.engine import Puller
-    from quantmint.registry.pull.told import bar_for_people, explained, from_where, saved
+    from quantmint.registry.pull.told import explained, from_where, saved
     from quantmint.registry.transfer import Limits
 
     bar = bar_for_people()
@@ -70,7 +71,7 @@ def pull(  # noqa: PLR0913  (one parameter for each option of the command line)
     )  # fmt: skip
     try:
         resolved = puller.resolve(request)
-    except NoChoiceError as error:
+    except RefusedError as error:
         if explain:
             click.echo(explained(error.machine, error.candidates), err=True)
         raise
@@ -84,11 +85,8 @@ def pull(  # noqa: PLR0913  (one parameter for each option of the command line)
     watched = sys.stderr.isatty()
     if watched:
         click.echo(from_where(resolved), err=True)
-    try:
+    with shown(bar):
         pulled = puller.pull(request, resolved)
-    finally:
-        if bar is not None:
-            bar.end()
     if watched:
         click.echo(saved(pulled), err=True)
     if as_json:

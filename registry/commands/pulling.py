@@ -167,11 +167,12 @@ def ready(ref: str, wished: Wished) -> Ready:
         UserError, RegistryError, IntegrityError: see `Puller.pull`.
     """
     from quantmint.registry import gguf
+    from quantmint.registry.bar import bar_for_people, shown
     from quantmint.registry.pull.choose import NoVariantError
     from quantmint.registry.pull.engine import Puller
     from quantmint.registry.pull.header import number
     from quantmint.registry.pull.local import NotHereError
-    from quantmint.registry.pull.told import bar_for_people, from_where
+    from quantmint.registry.pull.told import from_where
 
     request = request_of(ref, wished)
     bar = bar_for_people()
@@ -184,11 +185,8 @@ def ready(ref: str, wished: Wished) -> Ready:
         click.echo(f"warning: {warning}", err=True)
     if resolved.place is not None:
         click.echo(from_where(resolved), err=True)
-    try:
+    with shown(bar):
         pulled = puller.pull(request, resolved)
-    finally:
-        if bar is not None:
-            bar.end()
     variant = resolved.offer.variant
     trained = number(gguf.read(pulled.path), "context_length") or wished["context"]
     names = (path.rpartition("/")[2] for path in pulled.kept.variants[variant])

@@ -14,7 +14,7 @@ from quantmint.home import Home, find_home
 from quantmint.registry.commands.pulling import complete_here
 from quantmint.registry.gc import free
 from quantmint.registry.pull import local
-from quantmint.registry.pull.kept import Kept
+from quantmint.registry.pull.kept import Kept, all_kept
 from quantmint.registry.pull.placing import placed_files
 from quantmint.registry.pull.reference import parse_reference
 from quantmint.registry.refs import put_ref, remove_ref
@@ -41,6 +41,7 @@ def rm(*, ref: str, as_json: bool) -> None:
             else f"{reference} is not on this machine",
             mend="quantmint list",
         )
+    everything = all_kept(store)
     removed, digests = [], set[str]()
     for kept in pulled:
         gone = [reference.variant] if reference.variant else list(kept.variants)
@@ -51,7 +52,8 @@ def rm(*, ref: str, as_json: bool) -> None:
             removed.append({"model": kept.model, "variant": variant, "release": kept.number,
                             "place": kept.place})  # fmt: skip
             if not as_json:
-                click.echo(f"removed {kept.title}:{variant} (release {kept.label}, {kept.place})")
+                name = local.called(kept, everything)
+                click.echo(f"removed {name}:{variant} (release {kept.label}, {kept.place})")
     freed = _free(home, store, digests)
     if as_json:
         click.echo(json.dumps(removed, indent=2))

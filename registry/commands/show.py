@@ -13,7 +13,7 @@ from quantmint.registry import gguf
 from quantmint.registry.commands.pulling import complete_here
 from quantmint.registry.manifest.release import Manifest
 from quantmint.registry.pull import local
-from quantmint.registry.pull.kept import Kept
+from quantmint.registry.pull.kept import Kept, all_kept
 from quantmint.registry.pull.placing import own_spot, placed_files, put_files
 from quantmint.registry.pull.reference import parse_reference
 from quantmint.registry.store import Store
@@ -46,7 +46,8 @@ def show(*, ref: str, modelfile: bool, as_json: bool) -> None:
 
 
 def _print(home: Home, store: Store, kept: Kept, manifest: Manifest | None) -> None:
-    click.echo(f"{kept.title}  release {kept.label}  from {kept.place}")
+    name = local.called(kept, all_kept(store, kept.model))
+    click.echo(f"{name}  release {kept.label}  from {kept.place}")
     click.echo(f"signed with key {kept.signer}" if kept.signer else "not signed by a trusted key")
     if manifest is not None:
         source = manifest.source

@@ -10,6 +10,7 @@ import click
 from quantmint.errors import UserError
 from quantmint.files import human_bytes
 from quantmint.home import find_home
+from quantmint.registry.bar import bar_for_people, shown
 from quantmint.registry.manifest.codec import MANIFEST_LIMIT, from_bytes
 from quantmint.registry.manifest.release import MANIFEST_FILE, Manifest
 from quantmint.registry.signing.folder import read_capped, verify_folder
@@ -35,10 +36,11 @@ def verify_release_folder(folder: Path, *, strict: bool, deep: bool, as_json: bo
     said = from_bytes(Manifest, plain, what=MANIFEST_FILE)
     policy = TrustRoot(find_home().keys).policy()
     expect = Expect(said.model, said.publisher, said.release)
-    verified = verify_folder(folder, policy, expect=expect, strict=strict, deep=deep)
     from quantmint.registry.signing.openssf import check_listed
 
-    openssf = check_listed(folder, verified.manifest)
+    with shown(bar_for_people()):
+        verified = verify_folder(folder, policy, expect=expect, strict=strict, deep=deep)
+        openssf = check_listed(folder, verified.manifest)
     if as_json:
         click.echo(json.dumps({**_facts(verified), "openssf": openssf}))
         return

@@ -33,6 +33,7 @@ from quantmint.registry.pull.places import LARGEST, check_name
 from quantmint.registry.pull.reference import check_commit, check_place
 from quantmint.registry.store import Blob, Store
 from quantmint.registry.strict_json import parse_canonical
+from quantmint.watching import naming, note
 
 INDEX: Final = "quantmint-export.json"
 FORMAT: Final = "quantmint.export/1"
@@ -55,8 +56,10 @@ def export(store: Store, kept: Kept, target: Path) -> int:
     try:
         with full_disk_explained(target.absolute().parent):
             with staged.open("xb") as file:
+                size = sum(blob.size for blob in set(kept.objects.values()))
                 for block in _blocks(store, kept):
                     file.write(block)
+                    note("writing", target.name, min(file.tell(), size), size)
             fsync_file(staged)
             move_into_place(staged, target)
     except FileNotFoundError as error:
@@ -89,21 +92,12 @@ def read_objects(file: IO[bytes], store: Store, kept: Kept, only: set[str]) -> I
     Raises:
         IntegrityError: a header or the bytes are others than the index says, or the file ends.
     """
+    named = {blob: path for path, blob in kept.objects.items()}
     for blob in _ordered(kept):
         if blob.sha256 not in only:
             continue
-        if file.read(_BLOCK) != _header(f"objects/{blob.sha256}", blob.size):
-            raise _refused("what follows is not what its index says")
-        if store.has(blob):
-            _copied(file, blob, None)
-            _skip(file, blob.size)
-        else:
-            store.require_room(blob.size)
-            with store.stage() as folder:
-                with (folder / "object").open("xb") as staged:
-                    _copied(file, blob, staged)
-                _skip(file, blob.size)
-                store.adopt(folder / "object", size=blob.size, sha256=blob.sha256)
+        with naming(named[blob]):
+            _read_object(file, store, blob)
         yield blob
 
 
@@ -121,6 +115,21 @@ def small_first(kept: Kept) -> list[Blob]:
     """Return what must be read and judged before anything large: the manifest's two files."""
     found = [kept.objects[name] for name in (ENVELOPE_FILE, MANIFEST_FILE) if name in kept.objects]
     return list(dict.fromkeys(found))
+
+
+def _read_object(file: IO[bytes], store: Store, blob: Blob) -> None:
+    if file.read(_BLOCK) != _header(f"objects/{blob.sha256}", blob.size):
+        raise _refused("what follows is not what its index says")
+    if store.has(blob):
+        _copied(file, blob, None)
+        _skip(file, blob.size)
+    else:
+        store.require_room(blob.size)
+        with store.stage() as folder:
+            with (folder / "object").open("xb") as staged:
+                _copied(file, blob, staged)
+            _skip(file, blob.size)
+            store.adopt(folder / "object", size=blob.size, sha256=blob.sha256)
 
 
 def _ordered(kept: Kept) -> list[Blob]:
@@ -216,6 +225,7 @@ def _copied(file: IO[bytes], blob: Blob, target: IO[bytes] | None) -> None:
         if target is not None:
             target.write(chunk)
         left -= len(chunk)
+        note("reading", blob.sha256[:16], blob.size - left, blob.size)
     if digest.hexdigest() != blob.sha256:
         raise _refused(f"the bytes of {blob.sha256[:16]}... have another sha256")
 

@@ -17,7 +17,7 @@ from quantmint.registry.manifest.release import (
 )
 from quantmint.registry.pull import archive
 from quantmint.registry.pull.believe import home_of
-from quantmint.registry.pull.kept import Kept, all_kept, keep
+from quantmint.registry.pull.kept import Kept, all_kept, keep, settled
 from quantmint.registry.pull.placing import own_spot, put_files, refuse_others
 from quantmint.registry.pull.reference import imported_place
 from quantmint.registry.pull.withdrawn import release_withdrawn
@@ -70,7 +70,7 @@ def bring(home: Home, path: Path, *, strict: bool = False, release: int | None =
                 if blob not in had:
                     store.remove(blob)
             raise
-    kept = keep(store, kept)
+    kept = keep(store, settled(store, kept))
     spot = own_spot(home, kept)
     if kept.signer is None:
         warnings = (*warnings, f"it is called {kept.title} here, and replaces nothing")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from quantmint.errors import IntegrityError, UserError, nearest
+from quantmint.errors import IntegrityError, QuantmintError, UserError, nearest
 from quantmint.files import human_bytes
 from quantmint.registry.machine import Gpu, Machine
 from quantmint.registry.manifest.measured import Divergence
@@ -70,8 +70,8 @@ class Candidate:
         return (0, kld, -bits, self.offer.size)
 
 
-class NoChoiceError(UserError):
-    """Nothing can be taken; `candidates` say why, each for itself."""
+class RefusedError(QuantmintError):
+    """Nothing is taken; `candidates` say why, each for itself."""
 
     def __init__(
         self,
@@ -89,17 +89,25 @@ class NoChoiceError(UserError):
         return (_rebuild, (type(self), self.what, self.mend, self.machine, self.candidates))
 
 
+class NoChoiceError(RefusedError, UserError):
+    """Nothing can be taken as it was asked for."""
+
+
 class NoVariantError(NoChoiceError):
     """There is no variant of the name that was asked for."""
 
 
+class WithdrawnVariantError(RefusedError, IntegrityError):
+    """The variant that was asked for was withdrawn by its publisher, or all of them were."""
+
+
 def _rebuild(
-    kind: type[NoChoiceError],
+    kind: type[RefusedError],
     what: str,
     mend: str | None,
     machine: Machine,
     candidates: tuple[Candidate, ...],
-) -> NoChoiceError:
+) -> RefusedError:
     return kind(what, mend=mend, machine=machine, candidates=candidates)
 
 
@@ -122,8 +130,8 @@ def choose(
     Raises:
         NoChoiceError: there is no such variant; nothing fits, and the message says what would; or
             nothing is as fast as was asked for.
-        UserError: nothing is offered, or everything was withdrawn.
-        IntegrityError: the variant that was asked for was withdrawn.
+        UserError: nothing is offered.
+        WithdrawnVariantError: the variant that was asked for was withdrawn, or all were.
     """
     if not offers:
         raise UserError("nothing is offered", mend="pull from another registry")
@@ -136,7 +144,10 @@ def choose(
     quick = [row for row in fitting if row.speed is None or row.speed.reaches(floor)]
     notes = []
     if not usable:
-        raise UserError("all variants were withdrawn", mend="pull another release")
+        raise WithdrawnVariantError(
+            "all variants were withdrawn by their publisher", mend="pull another release",
+            machine=machine, candidates=_refused(rows, ""),
+        )  # fmt: skip
     if not fitting or (not quick and wishes.min_speed is not None):
         ranked = sorted(rows, key=lambda row: row.rank)
         refused = [replace(row, why=_refusal(row, floor, quick) or "") for row in ranked]
@@ -257,23 +268,24 @@ def _named(rows: Sequence[Candidate], wishes: Wishes, machine: Machine) -> Choic
         names = [row.offer.variant for row in rows]
         several = [row.offer.variant for row in rows if row.offer.label == wishes.variant]
         if several:
-            raise UserError(
+            raise NoChoiceError(
                 f"{len(several)} files are {wishes.variant}: {', '.join(several)}",
                 mend=f"name one of these: --variant {several[0]}",
+                machine=machine,
+                candidates=_refused(rows, wishes.variant),
             )
         raise NoVariantError(
             f"there is no variant {wishes.variant!r}{nearest(wishes.variant, names)}",
             mend="leave the variant out to have one chosen; --explain lists them",
             machine=machine,
-            candidates=[
-                replace(row, why="does not fit" if not row.fits else "not asked for")
-                for row in sorted(rows, key=lambda row: row.rank)
-            ],
+            candidates=_refused(rows, wishes.variant),
         )
     if found.offer.withdrawn:
-        raise IntegrityError(
+        raise WithdrawnVariantError(
             f"the variant {wishes.variant} was withdrawn by its publisher",
             mend="leave the variant out to have another one chosen",
+            machine=machine,
+            candidates=_refused(rows, wishes.variant),
         )
     told = tuple(
         replace(row, taken=row is found, why="asked for" if row is found else "not asked for")
@@ -286,6 +298,20 @@ def _named(rows: Sequence[Candidate], wishes: Wishes, machine: Machine) -> Choic
             f" {wishes.context}; this machine has {human_bytes(machine.memory)}",
         )
     return Choice(next(row for row in told if row.taken), told, tuple(notes))
+
+
+def _refused(rows: Sequence[Candidate], named: str) -> list[Candidate]:
+    """Return the table for a name that can't be taken."""
+
+    def why(row: Candidate) -> str:
+        if row.offer.withdrawn:
+            return "withdrawn by its publisher"
+        if not row.fits:
+            return "does not fit"
+        return "may be meant" if row.offer.label == named else "not asked for"
+
+    ordered = sorted(rows, key=lambda row: row.rank)
+    return [replace(row, why=why(row)) for row in ordered]
 
 
 def _told(row: Candidate, best: Candidate, floor: float, quick: Sequence[Candidate]) -> Candidate:

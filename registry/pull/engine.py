@@ -12,12 +12,12 @@ from quantmint.registry.hf_cache import put_into_cache
 from quantmint.registry.machine import Machine, this_machine
 from quantmint.registry.pull import local
 from quantmint.registry.pull.believe import Asked, Believed, believe, model_of
-from quantmint.registry.pull.choose import AUTO, Choice, Wishes, choose
+from quantmint.registry.pull.choose import AUTO, Choice, NoVariantError, Wishes, choose
 from quantmint.registry.pull.find import find_digest, find_place, listing_of
 from quantmint.registry.pull.getting import Getting, Got, get
 from quantmint.registry.pull.header import Shape, read_header, shape_of
-from quantmint.registry.pull.hub import offline
-from quantmint.registry.pull.kept import Kept, all_kept, keep, now_text
+from quantmint.registry.pull.hub import HubPlace, offline
+from quantmint.registry.pull.kept import Kept, all_kept, keep, now_text, settled
 from quantmint.registry.pull.offers import Offer, offers_of
 from quantmint.registry.pull.places import Place
 from quantmint.registry.pull.placing import (
@@ -29,8 +29,9 @@ from quantmint.registry.pull.placing import (
     refuse_others,
 )
 from quantmint.registry.pull.reference import Reference
+from quantmint.registry.pull.ways import Ways
 from quantmint.registry.store import Store
-from quantmint.registry.transfer import Limits, Origin, addresses
+from quantmint.registry.transfer import Limits
 from quantmint.registry.transfer.model import Report
 from quantmint.registry.trust_root import TrustRoot
 
@@ -49,6 +50,15 @@ class Request:
     hub_cache: bool = False
     mirrors: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def ways(self) -> Ways:
+        """How hubs are asked.
+
+        Raises:
+            UserError: a mirror is none.
+        """
+        return Ways.of(self.mirrors, self.limits.rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +85,15 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
-    """Where the model lies now. `got` is None where nothing had to be asked for."""
+    """Where the model lies now, and by which name it is meant.
+
+    `got` is None where nothing had to be asked for.
+    """
 
     path: Path
     kept: Kept
     resolved: Resolved
+    name: str
     got: Got | None = None
     also: tuple[Path, ...] = ()
 
@@ -116,12 +130,7 @@ class Puller:
         wishes = _wishes(request)
         machine = self.machine or this_machine()
         digest = reference.name if reference.kind == "digest" else None
-        if digest is not None:
-            place = None if self._has(reference) else find_digest(reference, request.registry)
-        elif reference.kind == "file" or not offline():
-            place = find_place(reference, request.registry)
-        else:
-            place = None
+        place = self._find(request)
         if place is None:
             return self.resolve_here(request)
         listing = listing_of(place, reference)
@@ -138,14 +147,14 @@ class Puller:
             offers = tuple(o for o in offers if any(f.sha256 == digest for f in o.files))
         shape = None
         if believed.manifest is None:
-            shape = _shape(place, believed, offers)
-        choice = choose(offers, machine, wishes, shape)
+            shape = _shape(place, believed, offers, wishes)
+        choice = _chosen(believed, offers, machine, wishes, shape)
         skipped = listing.skipped
         odd = (f"{skipped} of its GGUF files were left out: odd names",) if skipped else ()
         return Resolved(
             model=believed.manifest.model if believed.manifest else model_of(place),
             choice=choice, machine=machine, place=place, believed=believed, shape=shape,
-            warnings=(*believed.warnings, *odd, *choice.notes),
+            warnings=(*believed.warnings, *_by_mirror(place, believed), *odd, *choice.notes),
         )  # fmt: skip
 
     def pull(self, request: Request, resolved: Resolved | None = None) -> Pulled:
@@ -161,7 +170,7 @@ class Puller:
         assert resolved.believed is not None
         how = Getting(
             store=self.store, limits=request.limits, progress=self.progress,
-            mirrors=_mirrors(resolved.place, resolved.believed, request.mirrors),
+            mirrors=request.ways.origins(),
         )  # fmt: skip
         got = get(resolved.place, resolved.believed, resolved.offer, how)
         fresh = self._kept(resolved, got)
@@ -184,6 +193,20 @@ class Puller:
             warnings=(*found.warnings, *choice.notes),
         )  # fmt: skip
 
+    def _find(self, request: Request) -> Place | None:
+        """Return the place to ask; None where what is here is to do."""
+        reference, ways = request.reference, request.ways
+        if reference.kind == "digest":
+            here = self._has(reference)
+            place = None if here else find_digest(reference, request.registry, ways)
+        elif reference.kind == "file" or not offline():
+            place = find_place(reference, request.registry, ways)
+        else:
+            return None
+        if place is not None and not isinstance(place, HubPlace):
+            ways.refuse_for(place.name)
+        return place
+
     def _has(self, reference: Reference) -> bool:
         return self.home.store.is_dir() and bool(local.matching(self.store, reference))
 
@@ -199,7 +222,7 @@ class Puller:
         assert place is not None
         assert believed is not None
         manifest, verified = believed.manifest, believed.verified
-        return Kept(
+        fresh = Kept(
             model=resolved.model,
             place=place.name,
             commit=believed.listing.commit,
@@ -210,6 +233,7 @@ class Puller:
             variants={offer.variant: tuple(file.path for file in offer.files)},
             objects=got.objects,
         )
+        return settled(self.store, fresh)
 
     def _place(self, request: Request, resolved: Resolved, kept: Kept, got: Got | None) -> Pulled:
         variant = resolved.offer.variant
@@ -227,7 +251,8 @@ class Puller:
         if request.to is not None:
             spot = Spot(request.to.expanduser().absolute())
             path = put_files(self.store, kept, variant, spot)
-        return Pulled(path=path, kept=kept, resolved=resolved, got=got, also=tuple(also))
+        name = local.called(kept, all_kept(self.store, kept.model))
+        return Pulled(path=path, kept=kept, resolved=resolved, name=name, got=got, also=tuple(also))
 
     def _into_cache(self, request: Request, kept: Kept, variant: str) -> list[Path]:
         if not kept.place.startswith("hub:") or not kept.commit:
@@ -261,34 +286,38 @@ def _wishes(request: Request) -> Wishes:
     return replace(wishes, variant=named)
 
 
-def _shape(place: Place, believed: Believed, offers: Sequence[Offer]) -> Shape | None:
+def _chosen(
+    believed: Believed,
+    offers: Sequence[Offer],
+    machine: Machine,
+    wishes: Wishes,
+    shape: Shape | None,
+) -> Choice:
+    """Choose as `choose` does, and say it where the variant that is lacking was withheld."""
+    try:
+        return choose(offers, machine, wishes, shape)
+    except NoVariantError as error:
+        rows = believed.manifest.withheld if believed.manifest else ()
+        held = next((row for row in rows if row.variant == wishes.variant), None)
+        if held is not None:
+            error.what = f"the variant {held.variant} was withheld by its publisher: {held.reason}"
+        raise
+
+
+def _shape(
+    place: Place, believed: Believed, offers: Sequence[Offer], wishes: Wishes
+) -> Shape | None:
     """Read one header where it lies: all variants of a model have the same layers and heads."""
-    smallest = min(offers, key=lambda offer: offer.size)
+    named = [offer for offer in offers if offer.variant == wishes.variant]
+    smallest = min(named or offers, key=lambda offer: offer.size)
     header = read_header(place, believed.listing, smallest.files[0])
     return shape_of(header) if header is not None else None
 
 
-def _mirrors(place: Place, believed: Believed, mirrors: Sequence[str]) -> list[Origin]:
-    """Return further origins: hubs by their address, folders with the same files.
-
-    A mirror gets no token. What it serves is believed only by its digest.
-    """
-    found = []
-    for mirror in mirrors:
-        if mirror.startswith("file:"):
-            found.append(Origin("file:" + str(Path(mirror[5:]).expanduser().absolute())))
-        elif mirror.startswith(("https://", "http://")):
-            if not place.name.startswith("hub:"):
-                raise UserError(
-                    f"{addresses.shown(mirror)} can mirror a hub's repository,"
-                    f" and {place.name} is none",
-                    mend="name a folder: --mirror file:DIR",
-                )
-            repo = place.name.removeprefix("hub:")
-            commit = believed.listing.commit
-            found.append(Origin(f"{mirror.rstrip('/')}/{repo}/resolve/{commit}"))
-        else:
-            raise UserError(
-                f"{addresses.no_secret(mirror)} is no mirror", mend="write https://HOST or file:DIR"
-            )
-    return found
+def _by_mirror(place: Place, believed: Believed) -> tuple[str, ...]:
+    """Return a warning where a mirror said what the place holds, and nobody signed that."""
+    mirror, verified = believed.listing.mirror, believed.verified
+    if mirror is None or (verified is not None and verified.signer is not None):
+        return ()
+    told = f"{place.name} can't be reached: its files and their digests are what the mirror"
+    return (f"{told} {mirror} lists, and nobody signed that",)

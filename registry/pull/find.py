@@ -15,18 +15,22 @@ from quantmint.registry.pull.folder import MAIN, PlainPlace, folder_place
 from quantmint.registry.pull.hub import hub_place, offline, require_online, search
 from quantmint.registry.pull.places import Listing, Place
 from quantmint.registry.pull.reference import Reference, parse_reference
+from quantmint.registry.pull.ways import Ways
 from quantmint.registry.signing.envelope import ENVELOPE_LIMIT, open_envelope
 
 REGISTRY: Final = "QUANTMINT_REGISTRY"
 _MOST_FOLDERS: Final = 1000
 
 
-def find_place(reference: Reference, registry: str | None = None) -> Place:
+def find_place(
+    reference: Reference, registry: str | None = None, ways: Ways | None = None
+) -> Place:
     """Return the place that a reference leads to.
 
     A model's name is looked up in `registry`, else in `QUANTMINT_REGISTRY`: one or more of
     `hub:OWNER`, `hub:OWNER/NAME` and `file:DIR`, the first that has it: what a place's manifest
-    says of its model counts, not its name. Nothing is believed of it yet.
+    says of its model counts, not its name. `ways` says how hubs are asked. Nothing is believed of
+    it yet.
 
     Raises:
         UserError: there is no such place, or no registry is named.
@@ -34,7 +38,7 @@ def find_place(reference: Reference, registry: str | None = None) -> Place:
     """
     if reference.kind == "hub":
         require_online(str(reference))
-        return hub_place(reference.name)
+        return hub_place(reference.name, ways)
     if reference.kind == "import":
         raise UserError(
             f"{reference} is not here, or came in an archive: there is no place to ask",
@@ -45,7 +49,7 @@ def find_place(reference: Reference, registry: str | None = None) -> Place:
     named = registries(registry)
     refused = None  # it has the model's name, and says that it holds another: that is an error
     for each in named:
-        places = list(_having(each, reference.name))
+        places = list(_having(each, reference.name, ways))
         for place in places:
             is_namesake = model_of(place) == reference.name
             if (is_namesake and len(named) == len(places) == 1) or _holds(place, reference.name):
@@ -64,7 +68,9 @@ def find_place(reference: Reference, registry: str | None = None) -> Place:
     )
 
 
-def find_digest(reference: Reference, registry: str | None = None) -> Place | None:
+def find_digest(
+    reference: Reference, registry: str | None = None, ways: Ways | None = None
+) -> Place | None:
     """Return the place among the registries whose newest release lists a file of that digest.
 
     An owner's whole list of repositories is not gone through: `hub:OWNER` is left out.
@@ -73,7 +79,7 @@ def find_digest(reference: Reference, registry: str | None = None) -> Place | No
         RegistryError, UserError: a registry can't be read.
     """
     for each in registries(registry):
-        for place in _all_of(each):
+        for place in _all_of(each, ways):
             rows = place.listing(None).files.values()
             if any(file.sha256 == reference.name for file in rows):
                 return place
@@ -96,7 +102,7 @@ def listing_of(place: Place, reference: Reference) -> Listing:
     return place.listing(reference.revision)
 
 
-def _having(registry: str, model: str) -> Iterator[Place]:
+def _having(registry: str, model: str, ways: Ways | None) -> Iterator[Place]:
     """Yield the places of one registry that may have the model: named after it, or by a person."""
     if registry.startswith("file:"):
         root = Path(registry.removeprefix("file:")).expanduser().absolute()
@@ -111,11 +117,11 @@ def _having(registry: str, model: str) -> Iterator[Place]:
     word = registry.removeprefix("hub:")
     require_online(model)
     if "/" in word:
-        yield hub_place(parse_reference(f"hub:{word}").name)
+        yield hub_place(parse_reference(f"hub:{word}").name, ways)
         return
     parse_reference(f"hub:{word}/x")  # the owner's name follows the grammar
-    for repo in search(word, model):
-        yield hub_place(repo)
+    for repo in search(word, model, ways):
+        yield hub_place(repo, ways)
 
 
 def _holds(place: Place, model: str) -> bool:
@@ -133,10 +139,11 @@ def _holds(place: Place, model: str) -> bool:
         return True  # who judges it says what is wrong with it
 
 
-def _all_of(registry: str) -> Iterator[Place]:
+def _all_of(registry: str, ways: Ways | None) -> Iterator[Place]:
     if not registry.startswith("file:"):
         if "/" in registry and not offline():
-            yield hub_place(parse_reference(f"hub:{registry.removeprefix('hub:')}").name)
+            name = parse_reference(f"hub:{registry.removeprefix('hub:')}").name
+            yield hub_place(name, ways)
         return
     root = Path(registry.removeprefix("file:")).expanduser().absolute()
     for folder in [root, *_folders(root)]:

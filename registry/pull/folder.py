@@ -59,13 +59,13 @@ class FolderPlace:
         """Return the bytes of a small file."""
         return _capped(self.root / self._at[listing.commit][path], limit, self.name)
 
-    def head(self, listing: Listing, path: str, size: int) -> bytes:
-        """Return the first bytes of a file."""
-        return _first(self.root / self._at[listing.commit][path], size)
+    def part(self, listing: Listing, path: str, start: int, count: int) -> bytes:
+        """Return some bytes of a file."""
+        return _part(self.root / self._at[listing.commit][path], start, count)
 
-    def origin(self, listing: Listing) -> Origin:
+    def origins(self, listing: Listing) -> tuple[Origin, ...]:
         """Return where the transfer finds the files."""
-        return Origin(self.name, None, dict(self._at[listing.commit]))
+        return (Origin(self.name, None, dict(self._at[listing.commit])),)
 
     def _record(self, revision: str | None) -> tuple[Any, str]:
         where = self.root / MAIN
@@ -148,13 +148,13 @@ class PlainPlace:
         """Return the bytes of a small file."""
         return _capped(self.root / path, limit, self.name)
 
-    def head(self, listing: Listing, path: str, size: int) -> bytes:  # noqa: ARG002
-        """Return the first bytes of a file."""
-        return _first(self.root / path, size)
+    def part(self, listing: Listing, path: str, start: int, count: int) -> bytes:  # noqa: ARG002
+        """Return some bytes of a file."""
+        return _part(self.root / path, start, count)
 
-    def origin(self, listing: Listing) -> Origin:  # noqa: ARG002
+    def origins(self, listing: Listing) -> tuple[Origin, ...]:  # noqa: ARG002
         """Return where the transfer finds the files."""
-        return Origin(self.name)
+        return (Origin(self.name),)
 
 
 def folder_place(root: Path) -> FolderPlace | PlainPlace:
@@ -182,12 +182,13 @@ def _capped(path: Path, limit: int, name: str) -> bytes:
         ) from None
 
 
-def _first(path: Path, size: int) -> bytes:
+def _part(path: Path, start: int, count: int) -> bytes:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise RegistryError(f"{path} is no regular file", mend="copy the folder again")
         with path.open("rb") as file:
-            return file.read(size)
+            file.seek(start)
+            return file.read(count)
     except OSError as error:
         raise RegistryError(f"{path} can't be read: {error.strerror}") from error
 

@@ -22,6 +22,7 @@ from quantmint.registry.store import Blob, Store
 from quantmint.registry.tensors import TensorTable, check_table, read_table
 from quantmint.registry.transfer import Fetched, Item, Limits, LocalFile, Origin, fetch_all
 from quantmint.registry.transfer.model import Report
+from quantmint.watching import naming
 
 _SMALL: Final = 1 << 20
 _ROLES: Final = frozenset({"ollama", "license", "provenance"})
@@ -66,22 +67,23 @@ def get(place: Place, believed: Believed, offer: Offer, how: Getting) -> Got:
             that the strict reader refuses: nothing of it stays.
     """
     store = how.store
-    origins = [place.origin(believed.listing), *how.mirrors]
+    origins = [*place.origins(believed.listing), *how.mirrors]
     objects: dict[str, Blob] = {}
     table = _small_files(believed, offer, origins, how, objects)
     took: list[Fetched] = []
     adopted = []
     for file in offer.files:
-        file = _with_digest(place, believed.listing, file, store)  # noqa: PLW2901
-        assert file.sha256 is not None
-        blob = Blob(file.sha256, file.size)
-        was_there = store.has(blob)
-        if not was_there and _from_hub_cache(store, blob):
-            adopted.append(file.path)
-        item = Item(sha256=file.sha256, size=file.size, path=file.path, table=table,
-                    local=_local_files(store, table, blob))  # fmt: skip
-        took += fetch_all([item], origins, store, limits=how.limits, progress=how.progress)
-        _gate(store, blob, file.name, table, keep=was_there)
+        with naming(file.path):
+            file = _with_digest(place, believed.listing, file, store)  # noqa: PLW2901
+            assert file.sha256 is not None
+            blob = Blob(file.sha256, file.size)
+            was_there = store.has(blob)
+            if not was_there and _from_hub_cache(store, blob):
+                adopted.append(file.path)
+            item = Item(sha256=file.sha256, size=file.size, path=file.path, table=table,
+                        local=_local_files(store, table, blob))  # fmt: skip
+            took += fetch_all([item], origins, store, limits=how.limits, progress=how.progress)
+            _gate(store, blob, file.name, table, keep=was_there)
         objects[file.path] = blob
     return Got(objects=objects, took=tuple(took), adopted=tuple(adopted))
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from quantmint.registry.gguf import Gguf, GgufError, parse
-from quantmint.registry.pull.places import File, Listing, Place
+from quantmint.registry.gguf import Gguf, GgufError, ShortError, parse
+from quantmint.registry.pull.places import File, Listing, Place, nonsense
 
 _FIRST: Final = 1 << 20
 _MOST: Final = 64 << 20
@@ -62,21 +62,31 @@ def number(header: Gguf, key: str, default: int = 0) -> int:
 
 
 def read_header(place: Place, listing: Listing, file: File) -> Gguf | None:
-    """Read the header of a file where it lies, with as few bytes as will do; None if it has none.
+    """Read the header of a file where it lies, with as few bytes as will do; None if it is long.
 
+    What came stays, and more is asked for only while what is there is right as far as it goes.
     A header longer than 64 MiB is not read: the strict reader sees the whole file later anyway.
+
+    Raises:
+        GgufError: it is malformed: no more of the file need be fetched.
     """
-    size = min(_FIRST, file.size)
-    while size <= _MOST:
-        data = place.head(listing, file.path, size)
-        if data[:4] != b"GGUF":
-            return None
+    data, wanted = b"", _FIRST
+    while wanted <= _MOST:
+        wanted = min(wanted, file.size)
+        more = place.part(listing, file.path, len(data), wanted - len(data))
+        data += more
         try:
             return parse(data, file.size)
-        except GgufError:
-            if len(data) >= file.size or len(data) < size:
-                return None
-        size = min(4 * size, file.size)
-        if size <= len(data):
-            return None
+        except ShortError as short:
+            if len(data) < wanted:
+                raise nonsense(
+                    place.name, f"{file.path} ends at byte {len(data)}, and has {file.size}"
+                ) from None
+            wanted = max(2 * len(data), short.needed)
+        except GgufError as error:
+            raise GgufError(
+                f"{file.path} of {place.name} is no well-formed GGUF file: {error.what}; nothing"
+                " more of it was fetched",
+                mend="tell its publisher; or name another variant: --variant NAME",
+            ) from None
     return None

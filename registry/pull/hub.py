@@ -9,10 +9,9 @@ from typing import Any, Final
 from urllib.parse import quote, urljoin
 
 from quantmint.errors import UserError
-from quantmint.registry.hub_address import hub_address
-from quantmint.registry.publish.trouble import token_from
 from quantmint.registry.pull.places import MOST_FILES, File, Listing, file_of, nonsense
 from quantmint.registry.pull.reference import REPOSITORY
+from quantmint.registry.pull.ways import Ways, Webs, webs_of
 from quantmint.registry.pull.web import Web
 from quantmint.registry.transfer import Origin, addresses
 
@@ -25,9 +24,9 @@ _MOST_PAGES: Final = 64
 
 @dataclass(frozen=True)
 class HubPlace:
-    """One repository of a hub."""
+    """One repository of a hub, and of its mirrors."""
 
-    web: Web
+    webs: Webs
     repo: str
 
     @property
@@ -40,13 +39,44 @@ class HubPlace:
         """The user or organization."""
         return self.repo.partition("/")[0]
 
+    @property
+    def asked(self) -> Web:
+        """Who answers: the hub's own address, or a mirror while that can't be reached."""
+        return self.webs.answering
+
     def listing(self, revision: str | None) -> Listing:
-        """Return the files at a branch, a tag or a commit; all read at one commit."""
+        """Return the files at a branch, a tag or a commit; all read at one commit, of one host."""
+        return self.webs.ask(lambda web: self._listing(web, revision))
+
+    def tags(self) -> tuple[str, ...]:
+        """Return the names of its tags."""
+
+        def named(value: Any) -> tuple[str, ...]:  # noqa: ANN401
+            found = [row["name"] for row in value["tags"]]
+            return tuple(name for name in found[:MOST_FILES] if _TAG.fullmatch(name))
+
+        return self.webs.ask(lambda web: web.json(f"{self._api(web)}/refs", _PAGE_LIMIT, named))
+
+    def read(self, listing: Listing, path: str, limit: int) -> bytes:
+        """Return the bytes of a small file."""
+        return self.webs.ask(lambda web: web.get(self._address(web, listing, path), limit).body)
+
+    def part(self, listing: Listing, path: str, start: int, count: int) -> bytes:
+        """Return some bytes of a file."""
+        return self.webs.ask(
+            lambda web: web.part(self._address(web, listing, path), start, count)
+        )  # fmt: skip
+
+    def origins(self, listing: Listing) -> tuple[Origin, ...]:
+        """Return where the transfer finds the files of a commit."""
+        return self.webs.origins(f"{self.repo}/resolve/{listing.commit}")
+
+    def _listing(self, web: Web, revision: str | None) -> Listing:
         asked = quote(revision or "main", safe="")
-        commit = self.web.json(f"{self._api}/revision/{asked}", _PAGE_LIMIT, _commit_of)
+        commit = web.json(f"{self._api(web)}/revision/{asked}", _PAGE_LIMIT, _commit_of)
         files: dict[str, File] = {}
         skipped = 0
-        for row in self._rows(f"{self._api}/tree/{commit}?recursive=true"):
+        for row in self._rows(web, f"{self._api(web)}/tree/{commit}?recursive=true"):
             if not isinstance(row, dict) or row.get("type") != "file":
                 continue
             try:
@@ -58,40 +88,19 @@ class HubPlace:
                 skipped += str(row.get("path")).lower().endswith(".gguf")
             else:
                 files[file.path] = file
-        return Listing(commit=commit, files=files, skipped=skipped)
+        mirror = None if web is self.webs.own else web.name
+        return Listing(commit=commit, files=files, skipped=skipped, mirror=mirror)
 
-    def tags(self) -> tuple[str, ...]:
-        """Return the names of its tags."""
+    def _api(self, web: Web) -> str:
+        return f"{web.base}/api/models/{self.repo}"
 
-        def named(value: Any) -> tuple[str, ...]:  # noqa: ANN401
-            found = [row["name"] for row in value["tags"]]
-            return tuple(name for name in found[:MOST_FILES] if _TAG.fullmatch(name))
+    def _address(self, web: Web, listing: Listing, path: str) -> str:
+        return f"{web.base}/{self.repo}/resolve/{listing.commit}/{quote(path)}"
 
-        return self.web.json(f"{self._api}/refs", _PAGE_LIMIT, named)
-
-    def read(self, listing: Listing, path: str, limit: int) -> bytes:
-        """Return the bytes of a small file."""
-        return self.web.get(self._address(listing, path), limit).body
-
-    def head(self, listing: Listing, path: str, size: int) -> bytes:
-        """Return the first bytes of a file."""
-        return self.web.get(self._address(listing, path), size, first=size).body
-
-    def origin(self, listing: Listing) -> Origin:
-        """Return where the transfer finds the files of a commit."""
-        return Origin(f"{self.web.base}/{self.repo}/resolve/{listing.commit}", self.web.token)
-
-    @property
-    def _api(self) -> str:
-        return f"{self.web.base}/api/models/{self.repo}"
-
-    def _address(self, listing: Listing, path: str) -> str:
-        return f"{self.web.base}/{self.repo}/resolve/{listing.commit}/{quote(path)}"
-
-    def _rows(self, url: str) -> Iterator[object]:
+    def _rows(self, web: Web, url: str) -> Iterator[object]:
         count = 0
         for _ in range(_MOST_PAGES):
-            reply = self.web.get(url, _PAGE_LIMIT)
+            reply = web.get(url, _PAGE_LIMIT)
             for row in _list_of(reply.body, self.name):
                 count += 1
                 if count > MOST_FILES:
@@ -102,7 +111,7 @@ class HubPlace:
                 return
             url = urljoin(url, found[1])
             try:
-                same = addresses.place(url) == addresses.place(self.web.base)
+                same = addresses.place(url) == addresses.place(web.base)
             except ValueError:
                 same = False
             if not same:  # the token would go along
@@ -110,33 +119,39 @@ class HubPlace:
         raise nonsense(self.name, f"more than {_MOST_PAGES} pages of files")
 
 
-def hub_place(repo: str, *, endpoint: str | None = None, token: str | None = None) -> HubPlace:
-    """Return a repository `owner/name` of the hub that `HF_ENDPOINT` names.
+def hub_place(
+    repo: str, ways: Ways | None = None, *, endpoint: str | None = None, token: str | None = None
+) -> HubPlace:
+    """Return a repository `owner/name` of the hub that `HF_ENDPOINT` names, and of its mirrors.
 
     Raises:
         UserError: the address or the token is malformed.
     """
-    return HubPlace(Web(hub_address(endpoint), token_from(token)), repo)
+    return HubPlace(webs_of(ways, endpoint=endpoint, token=token), repo)
 
 
-def search(owner: str, model: str) -> list[str]:
+def search(owner: str, model: str, ways: Ways | None = None) -> list[str]:
     """Return an owner's repositories that are named after a model: `owner/Model-GGUF`.
 
     Raises:
         RegistryError, UserError: see `Web.get`.
     """
-    web = Web(hub_address(None), token_from(None))
-    author = f"{web.base}/api/models?author={quote(owner, safe='')}"
+    author = f"/api/models?author={quote(owner, safe='')}"
     wanted = {f"{owner}/{model}-gguf".casefold(), f"{owner}/{model}".casefold()}
 
     def named(value: Any) -> list[str]:  # noqa: ANN401
         ids = [row["id"] for row in value]
         return [one for one in ids if one.casefold() in wanted and REPOSITORY.fullmatch(one)]
 
-    found = web.json(f"{author}&search={quote(model, safe='')}&limit=100", _PAGE_LIMIT, named)
-    if not found:  # not every server's search is blind to case
-        found = web.json(f"{author}&limit=1000", _PAGE_LIMIT, named)
-    return sorted(found, key=lambda one: (not one.casefold().endswith("-gguf"), one))
+    def found(web: Web) -> list[str]:
+        asked = f"{web.base}{author}&search={quote(model, safe='')}&limit=100"
+        # Not every server's search is blind to case.
+        return web.json(asked, _PAGE_LIMIT, named) or web.json(
+            f"{web.base}{author}&limit=1000", _PAGE_LIMIT, named
+        )
+
+    rows = webs_of(ways).ask(found)
+    return sorted(rows, key=lambda one: (not one.casefold().endswith("-gguf"), one))
 
 
 def _commit_of(value: Any) -> str:  # noqa: ANN401

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ class Kept:
 
     `variants` maps a variant to the paths of its files; `place` is what `Place.name` says;
     `number` is the release's, or None without a manifest; `signer` the id of the trusted key.
+    `apart`: `models/<model>/` is another publisher's, so this one has a folder of its own.
     """
 
     model: str
@@ -42,6 +43,7 @@ class Kept:
     identity: str | None = None
     signer: str | None = None
     pulled: str = ""
+    apart: bool = False
     variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     objects: Mapping[str, Blob] = field(default_factory=dict)
     ref: Ref | None = None
@@ -82,6 +84,7 @@ class Kept:
             "kind": KIND, "place": self.place, "commit": self.commit, "number": self.number,
             "identity": self.identity, "signer": self.signer, "pulled": self.pulled,
             "variants": {name: list(paths) for name, paths in self.variants.items()},
+            **({"apart": True} if self.apart else {}),
         }  # fmt: skip
 
     def files(self, variant: str) -> tuple[Blob, ...]:
@@ -136,6 +139,24 @@ def all_kept(store: Store, model: str | None = None) -> list[Kept]:
     return list(_all(store, model))
 
 
+def settled(store: Store, kept: Kept) -> Kept:
+    """Return a signed release with the folder that is its publisher's.
+
+    Of several publishers of one model, each trusted, the first that came has `models/<model>/`;
+    each other has a folder apart, also when the first is gone.
+    """
+    if kept.signer is None:
+        return kept
+    known = _known(store, kept)
+    if known is not None:
+        return replace(kept, apart=known.apart)
+    rows = [each for each in all_kept(store, kept.model) if each.signer]
+    own = [each for each in rows if each.source == kept.source]
+    first = min((each for each in rows if not each.apart), key=lambda r: r.pulled, default=None)
+    is_anothers = first is not None and first.source != kept.source
+    return replace(kept, apart=is_anothers or any(each.apart for each in own))
+
+
 def now_text() -> str:
     """Return the time as records write it."""
     return time_text(datetime.now(UTC))
@@ -167,7 +188,8 @@ def parse_kept(ref: Ref) -> Kept | None:
             number=None if number is None else int(number),
             identity=body["identity"] and str(body["identity"]),
             signer=body["signer"] and str(body["signer"]),
-            pulled=str(body["pulled"]), variants=variants, objects=ref.objects, ref=ref,
+            pulled=str(body["pulled"]), apart=body.get("apart") is True,
+            variants=variants, objects=ref.objects, ref=ref,
         )  # fmt: skip
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise IntegrityError(
@@ -223,6 +245,6 @@ def _merged(known: Kept | None, kept: Kept) -> Kept:
     }
     return Kept(
         model=kept.model, place=kept.place, commit=kept.commit, number=kept.number,
-        identity=kept.identity, signer=kept.signer, pulled=kept.pulled,
+        identity=kept.identity, signer=kept.signer, pulled=kept.pulled, apart=known.apart,
         variants={**old, **kept.variants}, objects={**same, **kept.objects}, ref=known.ref,
     )  # fmt: skip

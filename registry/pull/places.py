@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from quantmint.errors import RegistryError
@@ -36,13 +36,13 @@ class File:
 class Listing:
     """One commit of a place. `skipped` counts models whose names are refused.
 
-    `release` is what the revision's tag says it is, and is not to be believed.
+    `mirror` is who listed it, where the place itself could not be reached.
     """
 
     commit: str
     files: Mapping[str, File]
     skipped: int = 0
-    tags: tuple[str, ...] = field(default=())
+    mirror: str | None = None
 
 
 class Place(Protocol):
@@ -69,11 +69,11 @@ class Place(Protocol):
     def read(self, listing: Listing, path: str, limit: int) -> bytes:
         """Return the bytes of a small file, of at most `limit` bytes; nothing of it is checked."""
 
-    def head(self, listing: Listing, path: str, size: int) -> bytes:
-        """Return the first bytes of a file: at most `size` of them."""
+    def part(self, listing: Listing, path: str, start: int, count: int) -> bytes:
+        """Return `count` bytes of a file from `start` on; fewer where it ends before."""
 
-    def origin(self, listing: Listing) -> Origin:
-        """Return where the transfer finds the listed files."""
+    def origins(self, listing: Listing) -> tuple[Origin, ...]:
+        """Return where the transfer finds the listed files, the best first."""
 
 
 def check_name(path: str) -> bool:

@@ -14,6 +14,7 @@ from quantmint.home import Home
 from quantmint.registry.pull.kept import Kept, all_kept
 from quantmint.registry.pull.reference import IMPORTED
 from quantmint.registry.store import ATTRIBUTE, Blob, Store
+from quantmint.watching import naming
 
 LM_STUDIO: Final = "~/.lmstudio/models"
 OLLAMA: Final = "~/.ollama/models"
@@ -40,7 +41,8 @@ class Spot:
 def own_spot(home: Home, kept: Kept) -> Spot:
     """Return the folder below `models/`: by model, or by repository where nothing was signed.
 
-    An import for which nobody vouches has a folder apart, and replaces nothing.
+    An import for which nobody vouches has a folder apart, and replaces nothing. So has a model of
+    which another publisher's came first (`kept.settled`): no model's name has an `@`.
 
     Raises:
         IntegrityError: the reference names a folder outside of it.
@@ -51,6 +53,8 @@ def own_spot(home: Home, kept: Kept) -> Spot:
         name, replaces = f"{_IMPORTS}/{name}", "none"
     elif kept.identity is None and kind == "hub":
         replaces = "all"  # the folder is its own
+    elif kept.signer and kept.apart:
+        name = f"{kept.model}@{(kept.identity or '').partition('/')[0]}"
     else:
         name = kept.model
     return Spot(_below(home.models, name), replaces, is_flat=False)
@@ -105,7 +109,8 @@ def put_files(store: Store, kept: Kept, variant: str, spot: Spot) -> Path:
     for path in kept.variants[variant]:
         target = spot.target(path)
         if not _is_there(store, kept.objects[path], target):
-            store.link(kept.objects[path], target)
+            with naming(path):
+                store.link(kept.objects[path], target)
         placed.append(target)
     return placed[0]
 
@@ -114,18 +119,40 @@ def refuse_others(store: Store, kept: Kept, variant: str, spot: Spot) -> None:
     """Refuse to put a variant's files where others lie that may not be replaced.
 
     Raises:
-        UserError: another file has such a name there.
+        UserError: another file has such a name there, or it is another trusted publisher's.
     """
     for path in kept.variants[variant]:
         blob, target = kept.objects[path], spot.target(path)
-        if spot.replaces == "all" or not os.path.lexists(target):
+        if not os.path.lexists(target):
             continue
-        if _is_there(store, blob, target) or _is_same(blob, target):
+        if _is_there(store, blob, target):
             continue
-        if spot.replaces == "none" or not _is_older(store, kept, target):
+        if spot.replaces == "all":
+            _refuse_publishers(store, kept, target)
+        elif not _is_same(blob, target) and (
+            spot.replaces == "none" or not _is_older(store, kept, target)
+        ):
             raise UserError(
                 f"{target} is another file; it was left as it is",
                 mend="move it away, or name another folder with --to",
+            )
+
+
+def _refuse_publishers(store: Store, kept: Kept, target: Path) -> None:
+    """Refuse to replace what another publisher signed, however it came to lie there.
+
+    Raises:
+        UserError: it is another's, and not also of this one.
+    """
+    if _is_older(store, kept, target):
+        return
+    for other in all_kept(store, kept.model):
+        is_anothers = other.signer is not None and other.source != kept.source
+        if is_anothers and any(_is_there(store, b, target) for b in other.objects.values()):
+            raise UserError(
+                f"{target} is of {other.source}, and this is of {kept.source}: both are trusted,"
+                " and neither replaces the other",
+                mend=f"quantmint rm {other.source}, or rm {kept.source}; then pull again",
             )
 
 

@@ -1,11 +1,10 @@
-"""What pulling says to people: a bar with rate and time left, the table of candidates, commands."""
+"""What pulling says to people: the table of candidates, what came from where, commands."""
 
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Callable, Sequence
-from typing import IO, Any
+from typing import Any
 
 from quantmint.files import human_bytes
 from quantmint.registry.machine import Machine
@@ -13,41 +12,6 @@ from quantmint.registry.pull.choose import Candidate, Choice
 from quantmint.registry.pull.engine import Pulled, Resolved
 from quantmint.registry.pull.hub import HubPlace
 from quantmint.registry.text import wrapped
-from quantmint.registry.transfer import Progress
-
-_WIDTH = 100
-
-
-class Bar:
-    """One line that is written over: name, share, bytes, rate, time left; for who watches."""
-
-    def __init__(self, stream: IO[str] | None = None) -> None:
-        self._stream = stream or sys.stderr
-        self._shown = ""
-
-    def __call__(self, now: Progress) -> None:
-        """Show how far it is."""
-        share = now.done / now.size if now.size else 1.0
-        rate = f"  {human_bytes(now.rate)}/s" if now.rate > 0 else ""
-        left = f"  {_time(now.left)} left" if now.left else ""
-        reused = f"  ({human_bytes(now.reused)} were here)" if now.reused else ""
-        line = f"{now.path}  {share:4.0%} of {human_bytes(now.size)}{rate}{left}{reused}"[:_WIDTH]
-        gap = " " * max(0, len(self._shown) - len(line))
-        self._stream.write(f"\r{line}{gap}")
-        self._stream.flush()
-        self._shown = line
-
-    def end(self) -> None:
-        """Leave the line."""
-        if self._shown:
-            self._stream.write("\r" + " " * len(self._shown) + "\r")
-            self._stream.flush()
-            self._shown = ""
-
-
-def bar_for_people() -> Bar | None:
-    """Return a bar if a person watches."""
-    return Bar() if sys.stderr.isatty() else None
 
 
 def explained(machine: Machine, candidates: Sequence[Candidate]) -> str:
@@ -96,7 +60,7 @@ def from_where(resolved: Resolved) -> str:
     offer = resolved.offer
     place = resolved.place.name if resolved.place else "this machine"
     if isinstance(resolved.place, HubPlace):
-        place = f"{resolved.place.web.name}/{resolved.place.repo}"
+        place = f"{resolved.place.asked.name}/{resolved.place.repo}"
     believed = resolved.believed
     manifest = believed.manifest if believed else None
     release = f" release {manifest.release}" if manifest else ""
@@ -124,9 +88,8 @@ def saved(pulled: Pulled) -> str:
 def commands(pulled: Pulled) -> list[tuple[str, str]]:
     """Return ready commands, by what each is for."""
     path = shlex.quote(str(pulled.path))
-    kept, variant = pulled.kept, pulled.resolved.offer.variant
-    name = shlex.quote(f"{kept.title}:{variant}")
-    create = f"ollama create {kept.model} -f Modelfile"
+    name = shlex.quote(f"{pulled.name}:{pulled.resolved.offer.variant}")
+    create = f"ollama create {pulled.kept.model} -f Modelfile"
     return [
         ("chat", f"quantmint run {name}"),
         ("serve", f"quantmint serve {name}"),
@@ -154,9 +117,3 @@ def _row(row: Candidate) -> list[object]:
         "-" if row.speed is None else f"{row.speed.rate:.1f}",
         row.why,
     ]
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

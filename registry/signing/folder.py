@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from quantmint.errors import IntegrityError
+from quantmint.files import sha256_of_open
 from quantmint.registry.manifest.codec import INDEX_LIMIT, MANIFEST_LIMIT
 from quantmint.registry.manifest.release import (
     ENVELOPE_FILE,
@@ -53,7 +54,7 @@ def verify_file(path: Path, entry: Entry) -> None:
         size = os.fstat(file.fileno()).st_size
         if size != entry.size:
             raise _refused(path, f"it has {size} bytes, the manifest says {entry.size}")
-        if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+        if sha256_of_open(file, path.name) != entry.sha256:
             raise _refused(path, "its sha256 is not the manifest's")
 
 

@@ -15,10 +15,12 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Final
 
 from quantmint.errors import UserError
+from quantmint.watching import note
 
 CHUNK = 1 << 20
 _TEMPORARY: Final = re.compile(r"\..+\.([0-9a-f]{16}\.part|[0-9]+\.[0-9a-f]{12})")
@@ -29,8 +31,19 @@ _DISK_FAILED: Final = {
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of the file's bytes on disk, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with path.open("rb", buffering=0) as file:
+        return sha256_of_open(file, path.name)
+
+
+def sha256_of_open(file: FileIO | BufferedReader, name: str) -> str:
+    """Return the sha256 of an open file's bytes from where it stands; who watches sees how far."""
+    size, done = os.fstat(file.fileno()).st_size, 0
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(min(CHUNK, size + 1)))
+    while count := file.readinto(buffer):
+        digest.update(buffer[:count])
+        done += count
+        note("hashing", name, done, size)
+    return digest.hexdigest()
 
 
 def canonical_json(value: object) -> bytes:
@@ -184,7 +197,10 @@ def clone_or_copy(source: Path, target: Path) -> None:
     with full_disk_explained(target.parent), source.open("rb") as read, target.open("xb") as write:
         if _reflink(read.fileno(), write.fileno()):
             return
-        shutil.copyfileobj(read, write, 8 * CHUNK)
+        size = os.fstat(read.fileno()).st_size
+        while chunk := read.read(8 * CHUNK):
+            write.write(chunk)
+            note("copying", source.name, write.tell(), size)
 
 
 def clone(source: Path, target: Path) -> bool:

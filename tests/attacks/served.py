@@ -11,6 +11,7 @@ from typing import Any
 
 from evil import COMMIT, answer, endless, row
 from fault_tools import TOKEN
+from gguf_builder import File, Row, string
 from pulling import REPO, model_bytes, to_folder
 from quantmint.errors import IntegrityError, QuantmintError, RegistryError, UserError
 from quantmint.files import canonical_json
@@ -164,6 +165,19 @@ def a_commit_that_is_a_path(s: Scene) -> str:
 
 @attack(UserError, "no space left on the disk")
 def a_file_larger_than_this_disk(s: Scene) -> str:
+    """A header that a file of 8 TB would have."""
+    large = [Row("token_embd.weight", (1 << 20, 1 << 21), 0, 0, 1 << 43)]
+    values: list[tuple[bytes | str, bytes]] = [("general.architecture", string("phi3"))]
+    header = File(values, large).header()
+    header += bytes(-len(header) % 32)
+    s.serve({"x-Q8_0.gguf": header})
+    size = len(header) + (1 << 43)
+    s.evil.rows = [row("x-Q8_0.gguf", b"", size=size, lfs={"oid": "a" * 64})]
+    return "somebody/odd:Q8_0"
+
+
+@attack(IntegrityError, "nothing more of it was fetched")
+def a_file_of_another_size_than_its_header_says(s: Scene) -> str:
     s.serve({"x-Q8_0.gguf": model_bytes((1,))})
     s.evil.rows = [row("x-Q8_0.gguf", b"", size=1 << 43, lfs={"oid": "a" * 64})]
     return "somebody/odd:Q8_0"

@@ -359,6 +359,26 @@ def test_why_nothing_can_be_taken(
     assert "machine: " not in quantmint("pull", REPO, "--memory", "1MB").err
 
 
+def test_why_a_withdrawn_variant_can_not_be_taken(
+    hub: Hub, home: Home, trusted: Publisher, quantmint: Quantmint
+) -> None:
+    files = trusted.files()
+    digest = hashlib.sha256(files[Q4]).hexdigest()
+    serve(hub.add(REPO), {**files, **trusted.status({"v1": {Q4: digest}})}, 1)
+    ran = quantmint("pull", f"{REPO}:Q4_K_M", "--explain", env={"HF_TOKEN": ""})
+    assert (ran.code, ran.out) == (5, "")
+    table, _, error = ran.err.partition("error: ")
+    assert "the variant Q4_K_M was withdrawn by its publisher" in error
+    rows = {line.split()[0]: line for line in table.splitlines() if line.split()[:1]}
+    assert rows["Q4_K_M"].rstrip().endswith("withdrawn by its publisher")
+    assert rows["Q8_0"].rstrip().endswith("not asked for")
+    assert "->" not in table
+    assert "machine: " not in quantmint("pull", f"{REPO}:Q4_K_M").err
+    ran = quantmint("pull", f"{REPO}:TQ1_0", "--explain", env={"HF_TOKEN": ""})
+    assert (ran.code, "machine: " in ran.err, "not asked for" in ran.err) == (2, True, True)
+    assert "TQ1_0 was withheld by its publisher: top1 0.31 is below 0.8" in ran.err
+
+
 def test_mirrors_and_lm_studio(
     hub: Hub, home: Home, trusted: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,7 @@ def build(seeded_home: Home) -> Build:
 
 @pytest.fixture
 def scene(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    monkeypatch.setattr(web, "PATIENCE", QUICK)
-    monkeypatch.setattr(web, "LONGEST", 2.0)
+    monkeypatch.setattr(web, "PATIENCE", replace(QUICK, patience=2.0))
     with Evil() as evil, Evil() as thief:
         monkeypatch.setenv("HF_ENDPOINT", evil.url)
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
