@@ -134,7 +134,7 @@ def xet_bytes(hub: Hub) -> int:
 def test_a_killed_pull_goes_on_where_it_stopped(
     small: Hub, store: Store, tmp_path: Path, first: str, then: str
 ) -> None:
-    small.faults.slow("/cas/xorb/" if first == "xet" else NAME, 0.05, times=9999)
+    small.faults.slow("/cas/xorb/" if first == "xet" else NAME, 0.15, times=9999)
     running = start(small, store, tmp_path, xet=first == "xet", limits=SMALL)
     wait_until(lambda: total(there(store)) > len(DATA) * 0.6)
     running.kill()
@@ -267,7 +267,7 @@ def test_a_cap_is_kept(small: Hub, store: Store, step: int, way: str) -> None:
 def test_damage_to_what_xet_brought_is_found_and_mended(
     small: Hub, store: Store, tmp_path: Path
 ) -> None:
-    small.faults.slow("/cas/xorb/", 0.05, times=9999)
+    small.faults.slow("/cas/xorb/", 0.15, times=9999)
     running = start(small, store, tmp_path, limits=SMALL)
     wait_until(lambda: total(there(store)) > 400_000)
     running.kill()
