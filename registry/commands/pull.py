@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 @click.option("--lm-studio", is_flag=True, help="Link it into LM Studio's folder.")
 @click.option("--ollama", is_flag=True, help="Link it into Ollama's blobs, for `ollama create`.")
 @click.option("--hub-cache", is_flag=True, help="Link it into the Hub's cache (hf, llama.cpp -hf).")
-@click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="Ask there, too.")
+@click.option("--mirror", "mirrors", multiple=True, metavar="URL",
+              help="Ask there, too; unless given, those in QUANTMINT_MIRRORS.")  # fmt: skip
 @click.option("--rate", metavar="SIZE", help="Take at most so much per second: 500kB, 20MB.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result for programs.")
 def pull(  # noqa: PLR0913  (one parameter for each option of the command line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -161,6 +162,16 @@ def test_the_environment_names_mirrors_and_the_option_wins(
     monkeypatch.setenv(MIRRORS, "nowhere")
     with pytest.raises(UserError, match="'nowhere' is no mirror"):
         pull(home)
+
+
+def test_what_is_outdated_is_asked_of_a_mirror_too(
+    own: Hub, mirror: Hub, home: Home, publisher: Publisher, quantmint: Callable[..., Ran]
+) -> None:
+    serve(mirror.add(REPO), publisher.files(), 1)
+    stop(own)
+    pull(home, REPO, mirror.url)
+    ran = quantmint("outdated", "--json", env={MIRRORS: mirror.url})
+    assert [row["changed"] for row in json.loads(ran.out)] == ["nothing"]
 
 
 def test_an_owners_list_comes_from_a_mirror_too(
