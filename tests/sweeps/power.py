@@ -331,7 +331,7 @@ class Power:
         log = self.scratch / "log"
         ran = sweep._run([
             "strace", "-f", "-qq", "-xx", "-s", "4000000", "-o", str(log), "-e",
-            f"trace={','.join(CALLS)}", *sweep._child(root, verb),
+            f"trace={','.join(CALLS)}", *sweep.Strace().child(root, verb),
         ])  # fmt: skip
         assert ran.stdout == "done\n", ran.stdout + ran.stderr
         done = False

@@ -57,7 +57,7 @@ class Strace:
 
     def points(self, root: Path, verb: str, calls: Sequence[str]) -> list[Point]:
         log = root.parent / "log"
-        ran = _run([*self._strace(log, f"trace={','.join(calls)}"), *self._child(root, verb)])
+        ran = _run([*self._strace(log, f"trace={','.join(calls)}"), *self.child(root, verb)])
         assert ran.stdout == "done\n", ran.stdout + ran.stderr
         seen: collections.Counter[str] = collections.Counter()
         found, began = [], False
@@ -75,13 +75,14 @@ class Strace:
     def inject(self, root: Path, point: Point, fault: str) -> subprocess.CompletedProcess[str]:
         what = "signal=KILL" if fault == "KILL" else f"error={fault}"
         inject = f"inject={point.call}:{what}:when={point.when}"
-        return _run([*self._strace(root.parent / "log", inject), *self._child(root, point.verb)])
+        return _run([*self._strace(root.parent / "log", inject), *self.child(root, point.verb)])
 
     @staticmethod
     def _strace(log: Path, expression: str) -> list[str]:
         return ["strace", "-f", "--seccomp-bpf", "-qq", "-o", str(log), "-e", expression]
 
-    def _child(self, root: Path, verb: str) -> list[str]:
+    def child(self, root: Path, verb: str) -> list[str]:
+        """Return the command of one operation."""
         return [sys.executable, *self.flags, self.script, str(SOURCE), str(root), verb]
 
 
