@@ -53,6 +53,16 @@ class Local:
         """Whether it was withdrawn."""
         return bool(self.ref.body.get("yanked"))
 
+    @property
+    def staged(self) -> tuple[str, ...]:
+        """The names of the targets where its signed manifest may have been seen."""
+        return tuple(self.ref.body.get("staged", ()))
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it was withdrawn before it was ever published."""
+        return bool(self.ref.body.get("given_up"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:

@@ -27,6 +27,7 @@ from quantmint.assets.release.settling import (
     Settled,
     forget_unpublished,
     remember_local,
+    remember_staged,
     settle,
 )
 from quantmint.assets.release.smoke import smoke_test
@@ -223,6 +224,7 @@ def _publish(desk: Desk, settled: Settled, asked: Asked) -> Published:
         believe=status_believer(TrustRoot(mint.home.keys).policy(), manifest.identity),
     )
     smoke = with_signature_test(mint, settled.files, smoke_test(mint, desk.inputs))
+    remember_staged(desk, manifest)
     done = publish(release_, desk.target, smoke=smoke, options=options)
     remember_local(desk, manifest, settled.files, _commits(desk, manifest, done))
     envelope = mint.store.read(settled.files[ENVELOPE_FILE])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from quantmint.assets.mint import Mint
 from quantmint.assets.release.changes import Tables, changelog, same_content
@@ -36,6 +37,8 @@ from quantmint.registry.signing.ed25519 import SigningKey
 from quantmint.registry.store import Blob
 from quantmint.registry.tensors import TensorTable, read_table
 from quantmint.registry.trust_root import TrustRoot
+
+GIVEN_UP: Final = "it was never published: its tests failed, or another took its place"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,29 +83,68 @@ def settle(desk: Desk, draft: Draft, *, keep: bool = True) -> Settled:
     if again is not None:
         return again
     published = [local for local in known if local.published or local.is_yanked]
-    used = {local.manifest.release for local in published} | desk.served.numbers
+    staged = [local for local in known if local.staged and local not in published]
+    used = {local.manifest.release for local in (*published, *staged)} | desk.served.numbers
+    given_up = [local for local in staged if _is_seen_here_alone(desk, local)]
     former = _former(desk, published)
     number = Number(
         release=max(used, default=0) + 1,
         created=desk.now,
         expires=desk.now + lifetime(inputs),
         changes=changelog(ours, former, _tables(desk, draft)),
-        yanked=_yanked(desk, published),
+        yanked=_yanked(desk, published, given_up),
     )
     files = seal(desk.mint, draft, number, desk.keys)
     manifest = read_manifest(desk, files[MANIFEST_FILE])
     if keep:
+        _give_up(desk, given_up)
         forget_unpublished(desk)
         remember_local(desk, manifest, files, {})
     return Settled(manifest=manifest, files=files, is_new=True)
 
 
 def forget_unpublished(desk: Desk) -> None:
-    """Drop releases that came to nothing: nobody ever saw them, and the next try makes its own."""
+    """Drop releases that came to nothing, and that nobody ever saw: the next try makes its own."""
     store, inputs = desk.mint.store, desk.inputs
     for local in local_releases(store, inputs.recipe.model, inputs.terms.owner):
-        if not local.published and not local.is_yanked:
+        if not local.published and not local.is_yanked and not local.staged:
             remove_ref(store, inputs.recipe.model, local.ref.release)
+
+
+def remember_staged(desk: Desk, manifest: Manifest) -> None:
+    """Note that the target shows a release from now on, tested or not: its number is used up.
+
+    Raises:
+        RegistryError: another process changed what is known of the release.
+    """
+    store, name = desk.mint.store, desk.target.name
+    for local in local_releases(store, manifest.model, manifest.publisher):
+        known = {*local.published, *local.staged}
+        if local.manifest.release == manifest.release and name not in known:
+            body = {**local.ref.body, "staged": [*local.staged, name]}
+            put_ref(
+                store, manifest.model, local.ref.release, local.ref.objects,
+                body=body, expected=local.ref.revision,
+            )  # fmt: skip
+
+
+def _is_seen_here_alone(desk: Desk, local: Local) -> bool:
+    """Return whether a release was staged at this target alone, and is not served there."""
+    return local.staged == (desk.target.name,) and (
+        local.manifest.release not in desk.served.numbers
+    )
+
+
+def _give_up(desk: Desk, given_up: list[Local]) -> None:
+    """Withdraw what was staged and never published; of its files only the signed ones stay."""
+    for local in given_up:
+        objects = local.ref.objects
+        put_ref(
+            desk.mint.store, local.manifest.model, local.ref.release,
+            {path: objects[path] for path in (MANIFEST_FILE, ENVELOPE_FILE)},
+            body={**local.ref.body, "yanked": GIVEN_UP, "given_up": True},
+            expected=local.ref.revision,
+        )  # fmt: skip
 
 
 def remember_local(
@@ -164,7 +206,7 @@ def _newest(known: list[Local], at_least: int) -> Iterator[Local]:
     for local in reversed(known):
         if local.manifest.release >= at_least:
             yield local
-        if local.published or local.is_yanked:
+        if local.published or (local.is_yanked and not local.is_given_up):
             return
 
 
@@ -192,19 +234,20 @@ def _adopted(desk: Desk) -> dict[str, Blob]:
 
 def _former(desk: Desk, published: list[Local]) -> Manifest | None:
     """Return the newest release before this one, made here or elsewhere."""
-    found = [local.manifest for local in published]
+    found = [local.manifest for local in published if not local.is_given_up]
     found += [desk.served.newest] if desk.served.newest is not None else []
     return max(found, key=lambda manifest: manifest.release, default=None)
 
 
-def _yanked(desk: Desk, published: list[Local]) -> tuple[Yanked, ...]:
+def _yanked(desk: Desk, published: list[Local], given_up: list[Local]) -> tuple[Yanked, ...]:
     """Return every release that was withdrawn so far; each release repeats the whole list."""
+    reasons = {local.manifest.release: GIVEN_UP for local in given_up}
     rows = {row.release: row for row in desk.served.yanked}
-    for local in published:
+    for local in (*published, *given_up):
         rows |= {row.release: row for row in local.manifest.yanked if row.release not in rows}
-        reason = local.ref.body.get("yanked")
+        number = local.manifest.release
+        reason = local.ref.body.get("yanked") or reasons.get(number)
         if reason:
-            number = local.manifest.release
             sha256 = local.ref.objects[MANIFEST_FILE].sha256
             rows[number] = Yanked(release=number, manifest_sha256=sha256, reason=str(reason))
     return tuple(rows[number] for number in sorted(rows))

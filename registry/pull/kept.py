@@ -170,8 +170,8 @@ def parse_kept(ref: Ref) -> Kept | None:
     """
     body = ref.body
     try:
-        if body.get("kind") == MADE:
-            return _made(ref)
+        if body.get("kind") == MADE:  # of one that was given up the books stay, and no model
+            return None if body.get("given_up") else _made(ref)
         if body.get("kind") != KIND:
             return None
         number = body["number"]

@@ -240,8 +240,8 @@ def test_a_signature_that_is_to_be_added_makes_a_release_and_a_license_does(
     assert "The license or its files changed." in changelog(licensed, manifest, tables_of(release))
 
 
-def made(number: int, *, published: bool = True, yanked: str = "") -> Any:
-    body = {"published": {"file:x": "1"} if published else {}, "yanked": yanked}
+def made(number: int, *, published: bool = True, **said: Any) -> Any:
+    body = {"published": {"file:x": "1"} if published else {}, **said}
     return Local(SimpleNamespace(body=body), SimpleNamespace(release=number))  # type: ignore[arg-type]
 
 
@@ -251,6 +251,7 @@ def test_a_release_that_came_to_nothing_does_not_hide_the_published_one() -> Non
 
     assert newest(made(1), made(2), made(3, published=False)) == [3, 2]
     assert newest(made(1), made(2, published=False, yanked="bad")) == [2]
+    assert newest(made(1), made(2, published=False, yanked="bad", given_up=True)) == [2, 1]
     assert newest(made(1), made(2), at_least=5) == []
     assert newest() == []
 
