@@ -30,6 +30,10 @@ SUMS: Final = ".in_sum2"
 COUNTS: Final = ".counts"
 _TOKENS: Final = re.compile(r"Total number of tokens: (\d+)")
 _ALIGNMENT: Final = 32
+_TRIES: Final = 4
+_SILENT: Final = re.compile(r"\S+ failed with exit code 1\b")
+# A line of its log at the level of errors: `0.00.149.553 E ...`.
+_REASON: Final = re.compile(r"^ *\| [\d.]+ E ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,15 +199,24 @@ def _segment(
 
 
 def _run(command: Command) -> None:
-    try:
-        run(command)
-    except BuildError as error:
-        if "non-finite" in error.what:
-            raise IntegrityError(
-                f"the FP16 file's activations are not finite\n{error.what}",
-                mend="the converted model is broken: check the source, then build again",
-            ) from error
-        raise
+    """Run the tool; again where it fails without a reason.
+
+    Its reasons are written by a thread of their own, and its `exit(1)` does not wait for it.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            run(command)
+        except BuildError as error:
+            if "non-finite" in error.what:
+                raise IntegrityError(
+                    f"the FP16 file's activations are not finite\n{error.what}",
+                    mend="the converted model is broken: check the source, then build again",
+                ) from error
+            is_silent = _SILENT.match(error.what) and not _REASON.search(error.what)
+            if not is_silent or not tries_left:
+                raise
+        else:
+            return
 
 
 def _words(bundle: Bundle, job: Collecting, start: int, count: int, part: Path) -> list[str | Path]:
