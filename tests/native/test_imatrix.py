@@ -25,7 +25,7 @@ from quantmint.assets.mint import Mint
 from quantmint.assets.recipe import Imatrix, Recipe, Source
 from quantmint.assets.source import fetch_source
 from quantmint.assets.variants import strike_variants
-from quantmint.errors import IntegrityError, UserError
+from quantmint.errors import BuildError, IntegrityError, UserError
 from quantmint.files import sha256_of
 from quantmint.home import Home
 from quantmint.native import imatrix
@@ -234,6 +234,31 @@ def test_activations_that_are_not_finite(mint: Mint, tmp_path: Path, llama_sourc
     text = calibration_text(mint, recipe, tmp_path)
     with pytest.raises(IntegrityError, match="not finite"):
         make_imatrix(mint, recipe, fp16, bundle, text)
+
+
+def test_a_tool_that_fails_without_a_word_is_run_again(mint: Mint, tmp_path: Path) -> None:
+    """Its reasons come from a thread that its exit does not wait for: they may be lost."""
+    recipe = recipe_of(NANO, chunks=2, context=64)
+    bundle, fp16 = prepare(mint, recipe)
+    folder, real = tmp_path / "bundle", bundle.folder.absolute()
+    folder.mkdir()
+    for path in real.iterdir():
+        if path.name != "llama-imatrix":
+            (folder / path.name).symlink_to(path)
+    tool, seen = folder / "llama-imatrix", tmp_path / "seen"
+    text = calibration_text(mint, recipe, tmp_path)
+    tool.write_text(f'#!/bin/sh\necho x >> {seen}\n[ $(wc -l < {seen}) -gt 2 ] || exit 1\n'
+                    f'exec {real}/llama-imatrix "$@"\n')  # fmt: skip
+    tool.chmod(0o755)
+    make_imatrix(mint, recipe, fp16, replace(bundle, folder=folder), text)
+    assert seen.read_text().count("x") == 3
+    # A reason that was said is believed at once.
+    seen.unlink()
+    tool.write_text(f"#!/bin/sh\necho x >> {seen}\necho '0.00.34 E no such thing' >&2\nexit 1\n")
+    other = recipe_of(NANO, chunks=3, context=64)
+    with pytest.raises(BuildError, match="no such thing"):
+        make_imatrix(mint, other, fp16, replace(bundle, folder=folder), text)
+    assert seen.read_text().count("x") == 1
 
 
 @pytest.mark.parametrize("tokens", [1024, 1100, 8192, 8193, 9216, 10_000, 54_661, 10**6])
