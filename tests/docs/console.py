@@ -136,12 +136,14 @@ class Shell:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A server that was started and not stopped goes with it.
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        # A server that was started and not stopped goes with it. The shell's input ends too: a
+        # signal that comes just before it reads is noted, and the read waits for ever.
         os.killpg(self._process.pid, signal.SIGTERM)
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
+        self._process.stdin.close()
+        self._process.wait(60)
+        self._process.stdout.close()
 
     def run(self, command: str) -> tuple[int, str]:
         """Run a command to its end; return its exit code and what it printed."""
