@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
 from helpers import Ran
@@ -15,6 +16,15 @@ from quantmint.registry.store import Store
 
 TOKEN = "hf_" + "S3cretS3cretS3cretS3cretS3cretS3cr"
 Build = Callable[..., Ran]
+
+
+def know_only(hub: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process and those that it starts be a client that knows no Hub but this one."""
+    for name, value in {
+        "HF_ENDPOINT": hub, "HF_HOME": str(folder / "hf"), "HF_TOKEN": TOKEN,
+        "HF_HUB_DISABLE_XET": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
 
 
 def write_model(folder: Path, source: str, **own: str) -> Path:

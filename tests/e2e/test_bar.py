@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fault_tools import TOKEN
+from fault_tools import TOKEN, know_only
 from hub import Hub
 from pulling import MODEL, OWNER, REPO, TITLE, Publisher, model_bytes, serve, to_folder
 from quantmint.home import Home
@@ -91,11 +91,7 @@ def test_no_line_wraps(env: dict[str, str], home: Home, tmp_path: Path, columns:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with Hub(tokens=(TOKEN,)) as running:
-        for name, value in {
-            "HF_ENDPOINT": running.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN,
-            "HF_HUB_DISABLE_XET": "1",
-        }.items():  # fmt: skip
-            monkeypatch.setenv(name, value)
+        know_only(running.url, tmp_path, monkeypatch)
         yield running
 
 
@@ -111,6 +107,7 @@ def test_a_transfer_is_as_wide_as_the_terminal_is_now(
     with Terminal(command, env, 200) as terminal:
         terminal.wait("B/s", 60)
         terminal.wait(" left")
+        terminal.wait("\r")  # what it wrote is left again: a whole state to be looked at
         wide = len(terminal.said)
         terminal.resize(60)
         time.sleep(0.4)

@@ -18,7 +18,7 @@ import pytest
 import quantmint as package
 from attacks import QUICK
 from evil import COMMIT, Evil, answer
-from fault_tools import TOKEN
+from fault_tools import TOKEN, know_only
 from helpers import Ran
 from pulling import MODEL, OWNER, REPO, Publisher, model_bytes, to_folder
 from quantmint.errors import QuantmintError
@@ -37,11 +37,7 @@ TALK = {"run", "serve", "ui"}
 @pytest.fixture
 def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Evil]:
     with Evil() as running:
-        for name, value in {
-            "HF_ENDPOINT": running.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN,
-            "HF_HUB_DISABLE_XET": "1",
-        }.items():  # fmt: skip
-            monkeypatch.setenv(name, value)
+        know_only(running.url, tmp_path, monkeypatch)
         yield running
 
 

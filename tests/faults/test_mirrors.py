@@ -12,7 +12,7 @@ import pytest
 
 import quantmint as package
 from attacks import MACHINE, QUICK
-from fault_tools import TOKEN
+from fault_tools import TOKEN, know_only
 from helpers import Ran
 from hub import Hub
 from pulling import MODEL, OWNER, REPO, TITLE, Publisher, model_bytes, serve
@@ -31,11 +31,7 @@ Q8 = f"{TITLE}-Q8_0.gguf"
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(web, "PATIENCE", QUICK)
     with Hub(tokens=(TOKEN,)) as running:
-        for name, value in {
-            "HF_ENDPOINT": running.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN,
-            "HF_HUB_DISABLE_XET": "1",
-        }.items():  # fmt: skip
-            monkeypatch.setenv(name, value)
+        know_only(running.url, tmp_path, monkeypatch)
         monkeypatch.delenv("QUANTMINT_REGISTRY", raising=False)
         monkeypatch.delenv(MIRRORS, raising=False)
         yield running
