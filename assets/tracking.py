@@ -82,7 +82,7 @@ def _page(variable: str, server: str, port: int) -> str:
 def _served(server: str) -> str | None:
     """Return where the service of this home, if one is up, shows a server."""
     try:
-        said = json.loads((find_home().root / "service.lock").read_bytes()[:10_000])
+        said = json.loads(find_home().service.read_bytes()[:10_000])
         page = said["pages"][server]
     except (OSError, ValueError, LookupError, TypeError, QuantmintError):
         return None

@@ -37,7 +37,7 @@ def only_one(home: Home, service: str, pages: Mapping[str, str]) -> Iterator[int
     """
     with full_disk_explained(home.root):
         home.root.mkdir(parents=True, exist_ok=True)
-    with (home.root / "service.lock").open("a+", encoding="utf-8") as file:
+    with home.service.open("a+", encoding="utf-8") as file:
         _take(file, home)
         file.truncate(0)
         file.write(json.dumps({"service": service, "pages": dict(pages)}))

@@ -187,8 +187,9 @@ def _tensor_rows(cursor: Cursor, count: int) -> list[_Row]:
         number = cursor.number(_UINT32)
         kind = TENSOR_TYPES.get(number)
         if kind is None:
-            is_known = f"type {REMOVED[number]}, which ggml gave up" if number in REMOVED else None
-            raise GgufError(f"tensor {name!r} has the {is_known or f'unknown type {number}'}")
+            gone = REMOVED.get(number)
+            which = f"type {gone}, which ggml gave up" if gone else f"unknown type {number}"
+            raise GgufError(f"tensor {name!r} has the {which}")
         rows.append((name, kind, shape, cursor.length(), _tensor_size(name, kind, shape)))
     return rows
 

@@ -44,6 +44,12 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
+def without_status(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return what is served without what the publisher keeps beside a release."""
+    kept = (".gitattributes", "quantmint.status.json")
+    return {name: data for name, data in files.items() if name not in kept}
+
+
 def file_set(store: Store, files: dict[str, bytes]) -> FileSet:
     """Return files as a set: large ones out of the store, small ones as bytes."""
     found: dict[str, Blob | bytes] = {

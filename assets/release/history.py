@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from quantmint.errors import IntegrityError, UserError
 from quantmint.registry.manifest.codec import MANIFEST_LIMIT, from_bytes
@@ -25,7 +25,7 @@ from quantmint.registry.manifest.release import (
 from quantmint.registry.publish.engine import YANKED
 from quantmint.registry.publish.status import Status, read_status
 from quantmint.registry.publish.target import Refs, Snapshot, Target
-from quantmint.registry.refs import Ref, list_refs
+from quantmint.registry.refs import Ref, list_refs, put_ref
 from quantmint.registry.signing.envelope import ENVELOPE_LIMIT, open_envelope
 from quantmint.registry.signing.release import Expect, verify_release
 from quantmint.registry.signing.status import status_believer
@@ -100,6 +100,24 @@ def signers(envelope: bytes) -> set[str]:
         IntegrityError: it is no envelope of a release.
     """
     return {row.keyid for row in open_envelope(envelope, PAYLOAD_TYPE).signatures}
+
+
+def amend(
+    store: Store,
+    local: Local,
+    objects: Mapping[str, Blob] | None = None,
+    **facts: Any,  # noqa: ANN401
+) -> None:
+    """Note facts of a release that was made here; `objects` are the files that it keeps now.
+
+    Raises:
+        UserError: another process changed what is known of it.
+    """
+    ref = local.ref
+    put_ref(
+        store, ref.model, ref.release, ref.objects if objects is None else objects,
+        body={**ref.body, **facts}, expected=ref.revision,
+    )  # fmt: skip
 
 
 def local_releases(store: Store, model: str, publisher: str) -> list[Local]:

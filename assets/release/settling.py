@@ -15,6 +15,7 @@ from quantmint.assets.release.history import (
     KIND,
     Local,
     Served,
+    amend,
     local_releases,
     ref_name,
     signers,
@@ -115,17 +116,13 @@ def remember_staged(desk: Desk, manifest: Manifest) -> None:
     """Note that the target shows a release from now on, tested or not: its number is used up.
 
     Raises:
-        RegistryError: another process changed what is known of the release.
+        UserError: another process changed what is known of the release.
     """
     store, name = desk.mint.store, desk.target.name
     for local in local_releases(store, manifest.model, manifest.publisher):
         known = {*local.published, *local.staged}
         if local.manifest.release == manifest.release and name not in known:
-            body = {**local.ref.body, "staged": [*local.staged, name]}
-            put_ref(
-                store, manifest.model, local.ref.release, local.ref.objects,
-                body=body, expected=local.ref.revision,
-            )  # fmt: skip
+            amend(store, local, staged=[*local.staged, name])
 
 
 def _is_seen_here_alone(desk: Desk, local: Local) -> bool:
@@ -138,13 +135,8 @@ def _is_seen_here_alone(desk: Desk, local: Local) -> bool:
 def _give_up(desk: Desk, given_up: list[Local]) -> None:
     """Withdraw what was staged and never published; of its files only the signed ones stay."""
     for local in given_up:
-        objects = local.ref.objects
-        put_ref(
-            desk.mint.store, local.manifest.model, local.ref.release,
-            {path: objects[path] for path in (MANIFEST_FILE, ENVELOPE_FILE)},
-            body={**local.ref.body, "yanked": GIVEN_UP, "given_up": True},
-            expected=local.ref.revision,
-        )  # fmt: skip
+        signed = {path: local.ref.objects[path] for path in (MANIFEST_FILE, ENVELOPE_FILE)}
+        amend(desk.mint.store, local, signed, yanked=GIVEN_UP, given_up=True)
 
 
 def remember_local(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from quantmint.assets.mint import Mint
 from quantmint.assets.release.publishing import Released, signature_of
-from quantmint.assets.report.mlflow_versions import RELEASED, mark_released
+from quantmint.assets.report.mlflow_versions import RELEASED, mark_released, registered_name
 from quantmint.assets.tracking import tracked
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ def track(mint: Mint, done: Released) -> bool:
         "quantmint.signature": signature_of(mint, done.settled),
     }
 
-    target, tag = published.target, f"v{manifest.release}"
-    page = f"{target}/tree/{tag}" if target.startswith("http") else target
+    target = published.target
+    page = f"{target}/tree/{published.release}" if target.startswith("http") else target
     described = f"Release {manifest.release} of {manifest.identity}, published at {page}"
 
     def write(client: Client) -> bool:
         for variant in digests:
-            registered = f"{manifest.model}-{variant}"
+            registered = registered_name(manifest.model, variant)
             version = client.get_model_version_by_alias(registered, RELEASED)
             for key, value in tags.items():
                 client.set_model_version_tag(registered, version.version, key, value)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from quantmint.assets.mint import Mint
 from quantmint.assets.recipe import Recipe
-from quantmint.assets.release.history import local_releases, tag_of
+from quantmint.assets.release.history import amend, local_releases, tag_of
 from quantmint.assets.release.publishing import signer_names, signing_key, status_signer
 from quantmint.assets.release.terms import Terms
-from quantmint.assets.report.mlflow_versions import mark_yanked
+from quantmint.assets.report.mlflow_versions import mark_yanked, registered_name
 from quantmint.registry.publish import Options, Published, Target, yank
-from quantmint.registry.refs import put_ref
 from quantmint.registry.signing.status import status_believer
 from quantmint.registry.trust_root import TrustRoot
 
@@ -50,10 +49,7 @@ def withdraw(
     model = recipe.model
     for local in local_releases(mint.store, model, terms.owner):
         if local.manifest.release == order.number and not local.is_yanked:
-            put_ref(
-                mint.store, model, local.ref.release, local.ref.objects,
-                body={**local.ref.body, "yanked": plain}, expected=local.ref.revision,
-            )  # fmt: skip
+            amend(mint.store, local, yanked=plain)
     _tell_tracking(mint, recipe, terms, order.number, plain)
     return done
 
@@ -66,7 +62,6 @@ def _tell_tracking(mint: Mint, recipe: Recipe, terms: Terms, number: int, reason
         if local.published and not local.is_yanked and local.manifest.release != number
     ]
     newest = max(left, key=lambda manifest: manifest.release, default=None)
-    standing = (
-        {f"{recipe.model}-{v.variant}": v.file.sha256 for v in newest.variants} if newest else {}
-    )
+    variants = newest.variants if newest is not None else ()
+    standing = {registered_name(recipe.model, v.variant): v.file.sha256 for v in variants}
     mark_yanked(mint.home, f"{terms.owner}/{recipe.model}@{number}", reason, standing)

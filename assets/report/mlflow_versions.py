@@ -50,7 +50,7 @@ def external_model(
     tags = {DIGEST: row.sha256, VARIANT: row.variant}
     made = mlflow.create_external_model(
         # Dots are no part of such a name.
-        name=f"{report.model}-{row.variant}".replace(".", "_"), source_run_id=run_id,
+        name=registered_name(report.model, row.variant).replace(".", "_"), source_run_id=run_id,
         tags={**tags, "gguf.file": row.file, "gguf.size": str(row.size)}, model_type="gguf",
         experiment_id=experiment,
     )  # fmt: skip
@@ -61,7 +61,7 @@ def register(
     client: Client, run_id: str, model_id: str, report: ModelReport, row: VariantRow
 ) -> None:
     """Make these bytes a version of their registered model, once, and set its aliases."""
-    name = f"{report.model}-{row.variant}"
+    name = registered_name(report.model, row.variant)
     _ensure_registered(client, name, report)
     state = WITHHELD if row.withheld else CANDIDATE
     version = _version_of(client, name, row.sha256)
@@ -80,6 +80,11 @@ def register(
     if str(aliases.get(other)) == str(version.version):
         client.delete_registered_model_alias(name, other)
     client.set_registered_model_alias(name, state, version.version)
+
+
+def registered_name(model: str, variant: str) -> str:
+    """Return the name of the registered model of a variant: `phi-3-nano-Q4_K_M`."""
+    return f"{model}-{variant}"
 
 
 def _ensure_registered(client: Client, name: str, report: ModelReport) -> None:
@@ -105,10 +110,10 @@ def mark_released(home: Home, model: str, digests: Mapping[str, str], release: s
     """
 
     def mark(client: Client) -> bool:
-        found = {v: _version_of(client, f"{model}-{v}", sha) for v, sha in digests.items()}
-        for variant, version in found.items():
+        wanted = {registered_name(model, variant): sha for variant, sha in digests.items()}
+        found = {name: _version_of(client, name, sha256) for name, sha256 in wanted.items()}
+        for name, version in found.items():
             if version is not None:
-                name = f"{model}-{variant}"
                 client.set_model_version_tag(name, version.version, STATE, RELEASED)
                 client.set_model_version_tag(name, version.version, RELEASE, release)
                 client.set_registered_model_alias(name, RELEASED, version.version)

@@ -102,18 +102,20 @@ class HubTarget:
                 return None
 
         found = self.contact.ask("looking at the repository", find)
-        self._check_private(found, private=private)
+        if private:
+            self._check_private(found)
         if found is None:
             self.contact.report(f"creating {self.name}" + (" (private)" if private else ""))
             self.contact.ask(
                 "creating the repository",
                 lambda: self.api.create_repo(repo, private=private, exist_ok=True),
             )
-            self._check_private(self.contact.ask("looking at it", find), private=private)
+            if private:  # somebody else may have made it, a public one, meanwhile
+                self._check_private(self.contact.ask("looking at it", find))
         return self.at("main")
 
-    def _check_private(self, found: ModelInfo | None, *, private: bool) -> None:
-        if found is not None and private and found.private is False:
+    def _check_private(self, found: ModelInfo | None) -> None:
+        if found is not None and found.private is False:
             raise UserError(
                 f"{self.name} is public, and a private release was asked for",
                 mend="make the repository private in its settings first; or release without it",

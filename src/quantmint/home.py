@@ -44,6 +44,11 @@ class Home:
         return self.root / "work"
 
     @property
+    def service(self) -> Path:
+        """The lock of the home's one service, which says where its pages are."""
+        return self.root / "service.lock"
+
+    @property
     def logs(self) -> Path:
         """Whole output of native tools, one file per run of a tool."""
         return self.root / "logs"

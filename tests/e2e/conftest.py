@@ -10,8 +10,10 @@ import pytest
 from changing import Changing, make_changing
 from helpers import Ran, run_in, seed
 from hub import Hub
+from minting import Mint
 from quantmint.home import Home
 from quantmint.native.build import Bundle
+from quantmint.registry.leases import release_all
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +29,15 @@ def nano(
 def nano_file(nano: tuple[Home, Ran]) -> Path:
     """The folder of the built variants."""
     return nano[0].models / "phi-3-nano"
+
+
+@pytest.fixture(scope="module")
+def mint(tmp_path_factory: pytest.TempPathFactory, nano: tuple[Home, Ran]) -> Iterator[Mint]:
+    """A mint of the test module's own that begins with the built model."""
+    home, ran = nano
+    assert ran.code == 0, ran.err
+    yield Mint(tmp_path_factory.mktemp("mint"), home)
+    release_all()
 
 
 @pytest.fixture(scope="session")

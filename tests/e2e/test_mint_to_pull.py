@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fault_tools import TOKEN
-from helpers import Ran, run_in, seed
+from helpers import run_in, seed
 from hub import Hub
 from minting import Mint
 from publishing import client_env
 from quantmint.home import Home
-from quantmint.registry.leases import release_all
 
 pytestmark = [pytest.mark.native, pytest.mark.e2e]
 MODEL, FILE = "phi-3-nano", "Phi-3-nano-Q8_0.gguf"
-
-
-@pytest.fixture(scope="module")
-def mint(tmp_path_factory: pytest.TempPathFactory, nano: tuple[Home, Ran]) -> Iterator[Mint]:
-    home, ran = nano
-    assert ran.code == 0, ran.err
-    yield Mint(tmp_path_factory.mktemp("mint"), home)
-    release_all()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from fault_tools import TOKEN
 from hub import Hub
-from publishing import Ended, client_env, contents, run, start, write
+from publishing import Ended, client_env, contents, run, start, without_status, write
 
 LARGE = ("A-Q8_0.gguf", "A-Q4_K_M.gguf")
 Publish = Callable[..., Ended]
@@ -41,11 +41,6 @@ def publish(env: dict[str, str], tmp_path: Path) -> Publish:
 
 def size_of(files: dict[str, bytes]) -> int:
     return sum(len(files[name]) for name in LARGE)
-
-
-def without_status(files: dict[str, bytes]) -> dict[str, bytes]:
-    kept = (".gitattributes", "quantmint.status.json")
-    return {name: data for name, data in files.items() if name not in kept}
 
 
 def test_a_release_is_one_commit_and_again_it_is_none(hub: Hub, publish: Publish) -> None:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -24,12 +23,10 @@ from quantmint.assets.graph.releasing import read_inputs
 from quantmint.assets.mint import open_mint
 from quantmint.errors import UserError
 from quantmint.files import canonical_json
-from quantmint.home import Home
 from quantmint.native.kernels import host_kernel
 from quantmint.pipelines.assembly import line_of
 from quantmint.pipelines.instance import open_instance
 from quantmint.pipelines.spec import Model, load_model
-from quantmint.registry.leases import release_all
 from quantmint.registry.manifest.release import MANIFEST_FILE
 from quantmint.registry.refs import read_ref
 from quantmint.registry.store import Store
@@ -42,14 +39,6 @@ gates:
   max_kld: 0.06
 """
 PASSED = ["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M"]
-
-
-@pytest.fixture(scope="module")
-def mint(tmp_path_factory: pytest.TempPathFactory, nano: tuple[Home, Ran]) -> Iterator[Mint]:
-    home, ran = nano
-    assert ran.code == 0, ran.err
-    yield Mint(tmp_path_factory.mktemp("release"), home)
-    release_all()
 
 
 @pytest.fixture(scope="module")

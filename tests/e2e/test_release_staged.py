@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from hub import Hub
 from minting import Mint
 from publishing import client_env
 from quantmint.home import Home
-from quantmint.registry.leases import release_all
 from quantmint.registry.manifest.release import MANIFEST_FILE
 from quantmint.registry.refs import read_ref
 from quantmint.registry.store import Store
@@ -23,14 +21,6 @@ from quantmint.registry.store import Store
 pytestmark = [pytest.mark.native, pytest.mark.e2e]
 REPO = "my-org/Phi-3-nano-GGUF"
 WIDER = "  fp16: true\n"
-
-
-@pytest.fixture(scope="module")
-def mint(tmp_path_factory: pytest.TempPathFactory, nano: tuple[Home, Ran]) -> Iterator[Mint]:
-    home, ran = nano
-    assert ran.code == 0, ran.err
-    yield Mint(tmp_path_factory.mktemp("staged"), home)
-    release_all()
 
 
 def test_a_number_that_was_staged_is_used_up_and_withdrawn(

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,20 +16,10 @@ from helpers import Ran
 from hub import Hub
 from minting import Mint
 from publishing import client_env
-from quantmint.home import Home
 from quantmint.registry.keys import KeyFolder
-from quantmint.registry.leases import release_all
 
 pytestmark = pytest.mark.e2e
 OPENSSF = "  openssf: true\n"
-
-
-@pytest.fixture(scope="module")
-def mint(tmp_path_factory: pytest.TempPathFactory, nano: tuple[Home, Ran]) -> Iterator[Mint]:
-    home, ran = nano
-    assert ran.code == 0, ran.err
-    yield Mint(tmp_path_factory.mktemp("trust"), home)
-    release_all()
 
 
 def openssf_accepts(folder: Path) -> bool:

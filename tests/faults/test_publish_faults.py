@@ -10,7 +10,7 @@ import pytest
 
 from fault_tools import TOKEN
 from hub import Hub, Repo
-from publishing import contents, file_set, smoke
+from publishing import contents, file_set, smoke, without_status
 from quantmint.errors import IntegrityError, QuantmintError, RegistryError, UserError
 from quantmint.registry.publish import (
     HubTarget,
@@ -92,8 +92,7 @@ def go(store: Store, target: Callable[..., HubTarget], tmp_path: Path) -> Go:
 
 
 def released(repo: Repo, revision: str = "main") -> dict[str, bytes]:
-    kept = (".gitattributes", "quantmint.status.json")
-    return {name: data for name, data in repo.files(revision).items() if name not in kept}
+    return without_status(repo.files(revision))
 
 
 def assert_released(hub: Hub, *, titles: list[str] = TITLES) -> None:

@@ -20,10 +20,9 @@ from pathlib import Path
 
 from fault_tools import TOKEN
 from hub import Hub, Repo
-from publishing import client_env, contents, run, start, write
+from publishing import client_env, contents, run, start, without_status, write
 
 NAME = "org/name"
-STATUS = ("quantmint.status.json", ".gitattributes")
 
 
 @dataclass(frozen=True)
@@ -96,15 +95,16 @@ class World:
             yield f"{len(repo.history())} commits on main"
         if list(repo.branches) != ["main"]:
             yield f"branches left: {sorted(repo.branches)}"
-        if shown(repo, "v1") != contents(1):
+        if without_status(repo.files("v1")) != contents(1):
             yield "the tag v1 has other files"
         if self.case.yanks and "yanked/v1" not in repo.tags:
             yield "the tag yanked/v1 is missing"
-        if not self.case.yanks and shown(repo) != contents(2 if self.case.on_top else 1):
+        released = contents(2 if self.case.on_top else 1)
+        if not self.case.yanks and without_status(repo.files()) != released:
             yield "main has other files than the release"
 
     def wrong_on_main(self, repo: Repo) -> str:
-        found = shown(repo)
+        found = without_status(repo.files())
         before = contents(1) if self.case.on_top else {}
         after = contents(2) if self.case.on_top else contents(1)
         if found == before or (not self.case.yanks and found == after):
@@ -112,11 +112,6 @@ class World:
         if self.case.yanks and set(found) <= {"README.md"}:
             return ""
         return f"main is a mixture: {sorted(found)}"
-
-
-def shown(repo: Repo, revision: str = "main") -> dict[str, bytes]:
-    """Return what a reader finds, without the status of the releases."""
-    return {name: data for name, data in repo.files(revision).items() if name not in STATUS}
 
 
 def sweep(scratch: Path, case: Case, *, xet: bool, step: int) -> tuple[int, list[str]]:

@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +65,15 @@ class Case:
 
 def cases() -> list[Case]:
     """Return all cases: 8 x 17 x 5, each once and lasting."""
+    return crossed(CUTS, BEHAVIOURS)
+
+
+def crossed(cuts: Iterable[str], behaviours: Collection[str]) -> list[Case]:
+    """Return every cut with every behaviour and partial file, each once and lasting."""
     return [
         Case(cut, behaviour, partial, stays)
-        for cut in CUTS
-        for behaviour in BEHAVIOURS
+        for cut in cuts
+        for behaviour in behaviours
         for partial in PARTIALS
         for stays in (False, True)
     ]

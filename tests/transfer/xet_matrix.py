@@ -22,12 +22,12 @@ from .matrix import (
     DATA,
     LIMITS,
     OTHER,
-    PARTIALS,
     SHA256,
     SIZE,
     TOKEN,
     Case,
     Ended,
+    crossed,
     leave_partial,
     problem_of,
 )
@@ -111,13 +111,7 @@ LYING = {"wrong bytes", "another file's terms", "fewer terms"}
 
 def cases() -> list[Case]:
     """Return all cases: 3 x 14 x 5, each once and lasting."""
-    return [
-        Case(cut, behaviour, partial, stays)
-        for cut in CUTS
-        for behaviour in BEHAVIOURS
-        for partial in PARTIALS
-        for stays in (False, True)
-    ]
+    return crossed(CUTS, BEHAVIOURS)
 
 
 def run(case: Case, root: Path) -> Ended:
