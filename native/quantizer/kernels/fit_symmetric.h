@@ -75,38 +75,70 @@ template <int U> QM_INLINE Ints<U> symmetric_level(const SymmetricFit<U> & fit, 
     return pick(fit.zero, Ints<U>{}, level);
 }
 
-// Moves one level to where the others want it, if that lowers the error. Returns the lanes that changed.
-template <int U>
-QM_INLINE Mask<U> improve_symmetric(Floats<U> x, Floats<U> w, Floats<U> wx, int top, Floats<U> & level,
-                                    Moments<U> & m) {
-    Floats<U> lx = m.lx - wx * level, l2 = m.l2 - w * level * level;
-    Mask<U> better = lx > 0.f;
-    const Floats<U> moved = to_float(at_least(at_most(nearest(x * l2 / lx), top - 1), -top));
-    better = better & (moved != level);
-    lx = lx + wx * moved;
-    l2 = l2 + w * moved * moved;
-    better = better & (l2 > 0.f) & (lx * lx * m.l2 > m.lx * m.lx * l2);
-    level = pick(better, moved, level);
-    m.lx = pick(better, lx, m.lx);
-    m.l2 = pick(better, l2, m.l2);
-    return better;
-}
-
-// The search by coordinate descent, with squares as weights. levels[] gets top + level, and 0 for a zero sub-block.
-template <int U, int N> QM_INLINE Floats<U> fit_by_descent(const Vec * x, int top, Vec * levels) {
-    const Peak<U> peak = peak_of<U, N>(x);
-    const Mask<U> zero = peak.size < SYMMETRIC_EPS;
-    const Floats<U> inverse = (float) -top / peak.value;
-    Vec squares[U * N], cubes[U * N];
+// The search by coordinate descent, with squares as weights: where it starts.
+template <int U, int N> QM_INLINE Moments<U> first_levels(const Vec * x, int top, Floats<U> peak, Vec * levels) {
+    const Floats<U> inverse = (float) -top / peak;
     Moments<U> m = {};
     for (int i = 0; i < N; i++) {
         const Floats<U> xi = at<U>(x, i, N), w = xi * xi;
-        put(squares, i, N, w);
-        put(cubes, i, N, w * xi);
         const Floats<U> level = clamped(nearest_float(inverse * xi), (float) -top, (float) (top - 1));
         put(levels, i, N, level);
         m.lx = m.lx + w * xi * level;
         m.l2 = m.l2 + w * level * level;
+    }
+    return m;
+}
+
+// Where the others want one level; `rest` is the moments without it.
+template <int U> QM_INLINE Floats<U> wanted_level(Floats<U> x, int top, Moments<U> rest) {
+    return to_float(at_least(at_most(nearest(x * rest.l2 / rest.lx), top - 1), -top));
+}
+
+// Lanes in which no level wants to move: there the descent ends where it starts. Each weight is asked by itself, with
+// no chain from one to the next.
+template <int U, int N>
+QM_INLINE Mask<U> settled(const Vec * x, int top, Moments<U> m, const Vec * levels) {
+    Mask<U> moves = {};
+    for (int i = 0; i < N; i++) {
+        const Floats<U> xi = at<U>(x, i, N), w = xi * xi, level = at<U>(levels, i, N);
+        const Moments<U> rest = {m.lx - w * xi * level, m.l2 - w * level * level};
+        moves = moves | ((rest.lx > 0.f) & (wanted_level(xi, top, rest) != level));
+    }
+    return ~moves;
+}
+
+// Moves one level to where the others want it, if that lowers the error. Returns the lanes that changed.
+template <int U>
+QM_INLINE Mask<U> improve_symmetric(Floats<U> x, Floats<U> w, Floats<U> wx, int top, Floats<U> & level,
+                                    Moments<U> & m) {
+    Moments<U> next = {m.lx - wx * level, m.l2 - w * level * level};
+    Mask<U> better = next.lx > 0.f;
+    const Floats<U> moved = wanted_level(x, top, next);
+    better = better & (moved != level);
+    next.lx = next.lx + wx * moved;
+    next.l2 = next.l2 + w * moved * moved;
+    better = better & (next.l2 > 0.f) & (next.lx * next.lx * m.l2 > m.lx * m.lx * next.l2);
+    level = pick(better, moved, level);
+    m.lx = pick(better, next.lx, m.lx);
+    m.l2 = pick(better, next.l2, m.l2);
+    return better;
+}
+
+// levels[] gets top + level, and 0 for a zero sub-block; the scale is returned.
+template <int U, int N>
+QM_INLINE Floats<U> end_of_descent(Mask<U> zero, int top, Moments<U> m, Vec * levels) {
+    for (int i = 0; i < N; i++) put(levels, i, N, pick(zero, 0.f, at<U>(levels, i, N) + (float) top));
+    return pick(zero, 0.f, pick(m.l2 > 0.f, m.lx / m.l2, 0.f));
+}
+
+template <int U, int N> QM_INLINE Floats<U> fit_by_descent(const Vec * x, int top, Vec * levels) {
+    const Peak<U> peak = peak_of<U, N>(x);
+    const Mask<U> zero = peak.size < SYMMETRIC_EPS;
+    Moments<U> m = first_levels<U, N>(x, top, peak.value, levels);
+    Vec squares[U * N], cubes[U * N];
+    for (int i = 0; i < U * N; i++) {
+        squares[i] = x[i] * x[i];
+        cubes[i] = squares[i] * x[i];
     }
     for (int round = 0; round < 5; round++) {
         Mask<U> changed = {};
@@ -118,8 +150,16 @@ template <int U, int N> QM_INLINE Floats<U> fit_by_descent(const Vec * x, int to
         }
         if (!any(changed & ~zero)) break;   // a lane that did not change would not change in another round either
     }
-    for (int i = 0; i < N; i++) put(levels, i, N, pick(zero, 0.f, at<U>(levels, i, N) + (float) top));
-    return pick(zero, 0.f, pick(m.l2 > 0.f, m.lx / m.l2, 0.f));
+    return end_of_descent<U, N>(zero, top, m, levels);
+}
+
+// The same where nothing moves, which `done` says of each lane.
+template <int U, int N> QM_INLINE Floats<U> fit_without_descent(const Vec * x, int top, Vec * levels, Mask<U> & done) {
+    const Peak<U> peak = peak_of<U, N>(x);
+    const Mask<U> zero = peak.size < SYMMETRIC_EPS;
+    const Moments<U> m = first_levels<U, N>(x, top, peak.value, levels);
+    done = zero | settled<U, N>(x, top, m, levels);
+    return end_of_descent<U, N>(zero, top, m, levels);
 }
 
 }  // namespace QM_ISA

@@ -61,14 +61,47 @@ QM_INLINE void store_q3(uint8_t * dst, const Ints<1> * scales, const UVec * leve
     store_blocks<HalfWord::last>(dst, words, 27, d);
 }
 
+// Sub-blocks of the super-blocks in all lanes, by where their first weights lie; the next weight lies W further.
+struct SubBlocks {
+    int first[COUNT * W], count;
+};
+
+QM_INLINE void add(SubBlocks & all, int j, uint32_t lanes) {
+    for (; lanes != 0; lanes &= lanes - 1) all.first[all.count++] = j * N * W + __builtin_ctz(lanes);
+}
+
+// Searches these alone, side by side whatever lanes they are from, so that none waits for another that takes longer.
+QM_INLINE void descend(const SubBlocks & some, const Vec * x, int top, Vec * levels, Vec * scale) {
+    constexpr int U = 4, SIDE = U * W;
+    const float * from = (const float *) x;
+    for (int start = 0; start < some.count; start += SIDE) {
+        Vec gathered[U * N] = {}, found[U * N];
+        const int n = some.count - start < SIDE ? some.count - start : SIDE;
+        for (int k = 0; k < n; k++)
+            for (int i = 0; i < N; i++)
+                ((float *) gathered)[(k / W * N + i) * W + k % W] = from[some.first[start + k] + i * W];
+        const Floats<U> fit = fit_by_descent<U, N>(gathered, top, found);
+        for (int k = 0; k < n; k++) {
+            const int first = some.first[start + k];
+            for (int i = 0; i < N; i++)
+                ((float *) levels)[first + i * W] = ((const float *) found)[(k / W * N + i) * W + k % W];
+            scale[first / (N * W)][first % W] = fit.v[k / W][k % W];
+        }
+    }
+}
+
 uint32_t quantize_q3_plain(const float * const * rows, const float * const *, const float *, uint8_t * dst) {
-    constexpr int U = 4, TOP = 4;
+    constexpr int U = 2, TOP = 4;
     Vec x[SUPER], searched[SUPER], scale[COUNT];
     load_rows(rows, 0, SUPER, x);
+    SubBlocks unsettled = {{}, 0};
     for (int j = 0; j < COUNT; j += U) {
-        const Floats<U> fit = fit_by_descent<U, N>(x + j * N, TOP, searched + j * N);
+        Mask<U> done;
+        const Floats<U> fit = fit_without_descent<U, N>(x + j * N, TOP, searched + j * N, done);
         put(scale, j, 1, fit);
+        for (int u = 0; u < U; u++) add(unsettled, j + u, lane_bits<1>({{~done.v[u]}}));
     }
+    descend(unsettled, x, TOP, searched, scale);
     const Floats<1> peak = peak_of<1, COUNT>(scale).value;
     const Mask<1> zero = peak == Floats<1>{};
     const Floats<1> inverse = -32.f / peak;
