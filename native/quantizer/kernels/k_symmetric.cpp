@@ -61,31 +61,34 @@ QM_INLINE void store_q3(uint8_t * dst, const Ints<1> * scales, const UVec * leve
     store_blocks<HalfWord::last>(dst, words, 27, d);
 }
 
-// Sub-blocks of the super-blocks in all lanes, by where their first weights lie; the next weight lies W further.
+// Where the first weight of a lane's sub-block lies; the next lies W further.
+QM_INLINE int first_weight(int j, int lane) { return j * N * W + lane; }
+
+// Sub-blocks of the super-blocks in all lanes, by their first weights.
 struct SubBlocks {
     int first[COUNT * W], count;
 };
 
 QM_INLINE void add(SubBlocks & all, int j, uint32_t lanes) {
-    for (; lanes != 0; lanes &= lanes - 1) all.first[all.count++] = j * N * W + __builtin_ctz(lanes);
+    for (; lanes != 0; lanes &= lanes - 1) all.first[all.count++] = first_weight(j, __builtin_ctz(lanes));
+}
+
+QM_INLINE void copy_weights(const Vec * from, int first, Vec * to, int to_first) {
+    for (int i = 0; i < N; i++) ((float *) to)[to_first + i * W] = ((const float *) from)[first + i * W];
 }
 
 // Searches these alone, side by side whatever lanes they are from, so that none waits for another that takes longer.
 QM_INLINE void descend(const SubBlocks & some, const Vec * x, int top, Vec * levels, Vec * scale) {
     constexpr int U = 4, SIDE = U * W;
-    const float * from = (const float *) x;
     for (int start = 0; start < some.count; start += SIDE) {
         Vec gathered[U * N] = {}, found[U * N];
+        const int * first = some.first + start;
         const int n = some.count - start < SIDE ? some.count - start : SIDE;
-        for (int k = 0; k < n; k++)
-            for (int i = 0; i < N; i++)
-                ((float *) gathered)[(k / W * N + i) * W + k % W] = from[some.first[start + k] + i * W];
+        for (int k = 0; k < n; k++) copy_weights(x, first[k], gathered, first_weight(k / W, k % W));
         const Floats<U> fit = fit_by_descent<U, N>(gathered, top, found);
         for (int k = 0; k < n; k++) {
-            const int first = some.first[start + k];
-            for (int i = 0; i < N; i++)
-                ((float *) levels)[first + i * W] = ((const float *) found)[(k / W * N + i) * W + k % W];
-            scale[first / (N * W)][first % W] = fit.v[k / W][k % W];
+            copy_weights(found, first_weight(k / W, k % W), levels, first[k]);
+            scale[first[k] / (N * W)][first[k] % W] = fit.v[k / W][k % W];
         }
     }
 }
